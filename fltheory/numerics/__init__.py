@@ -1,0 +1,1 @@
+"""Numerics that know no physics: argument checks, array namespaces, Gaussian averages, Newton."""

@@ -1,0 +1,99 @@
+"""The questions that both answers, theory and samples, are asked. No computation here."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from fltheory.model import Model
+from fltheory.numerics.validation import Array
+from fltheory.task import Task
+
+
+@frozen(eq=False)
+class Prediction:
+    """The posterior of the network's output.
+
+    Attributes
+    ----------
+    mean, variance
+        Of each output, shape (n, m). The variance is that of one network drawn from the posterior.
+    labels
+        The predicted class, shape (n,): the class of the nearest class mean of the targets; None
+        for a task without labels.
+    """
+
+    mean: Array
+    variance: Array
+    labels: NDArray[np.int64] | None
+
+
+@frozen(eq=False)
+class Neurons:
+    """One layer of n neurons, all of one network drawn from the posterior.
+
+    Attributes
+    ----------
+    activations, preactivations
+        phi(z) and z on the training inputs, shape (n, P).
+    readouts
+        Readout weights, shape (n, m); None below the last layer.
+    """
+
+    activations: Array
+    preactivations: Array
+    readouts: Array | None
+
+
+class Representation(ABC):
+    """What is known of the representations after learning, from theory or from samples.
+
+    A subclass must implement the three questions ``kernel``, ``predict`` and ``neurons`` and the
+    properties ``model`` and ``dual_field``. Plots and comparisons use nothing else.
+    """
+
+    @property
+    @abstractmethod
+    def model(self) -> Model:
+        """The network and the task that this is an answer for."""
+
+    @property
+    @abstractmethod
+    def dual_field(self) -> Array:
+        """t (P, m), the field conjugate to the outputs: (Y - mean output) / (N T) for T > 0."""
+
+    @abstractmethod
+    def kernel(self, layer: int, inputs: object = None) -> Array:
+        """The kernel of a layer: (1/N) sum_i phi_i phi_i^T, averaged over the posterior.
+
+        Parameters
+        ----------
+        layer
+            1 to L; 0 is the input kernel K_0.
+        inputs
+            Shape (n, N0); the training inputs if None.
+
+        Returns
+        -------
+        Array
+            Shape (n, n), without the factor sigma_(l+1)^2.
+        """
+
+    @abstractmethod
+    def predict(self, inputs: object = None) -> Prediction:
+        """Mean and variance of the output on inputs (n, N0), the training inputs if None."""
+
+    @abstractmethod
+    def neurons(self, n: int, layer: int, seed: int = 0) -> Neurons:
+        """Draw the neurons of one layer (1 to L) of a network of width n."""
+
+
+def nearest_class(task: Task, mean: Array) -> NDArray[np.int64] | None:
+    """The class whose mean target is nearest to each prediction, shape (n,)."""
+    if task.labels is None:
+        return None
+    classes = np.unique(task.labels)
+    centres = np.stack([task.targets[task.labels == c].mean(0) for c in classes])
+    distance = ((mean[:, None, :] - centres) ** 2).sum(-1)
+    return classes[distance.argmin(1)]
