@@ -1,0 +1,189 @@
+"""The posterior (2) of a network as targets for a sampler, in two choices of coordinates.
+
+Positions are whitened weights x = w / sigma, so that the prior is N(0, 1) in every coordinate.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from attrs import evolve, field, frozen
+from torch import Tensor
+
+from fltheory.model import Model
+from fltheory.network.forward import Layers, backpropagate, hidden_layers, output_scale, outputs
+from fltheory.network.readout import ReadoutPosterior
+from fltheory.numerics.validation import Array
+from fltheory.sampler.base import Target
+
+
+@frozen(eq=False)
+class NetworkTarget(Target):
+    """What both coordinates share. A subclass says how the likelihood depends on features and readouts.
+
+    Attributes
+    ----------
+    model
+        The network and its task.
+    temperature
+        T, that of the model unless given (annealing); infinity is the prior.
+    targets
+        Y, shape (P, m), or (C, P, m) for one set of targets a chain; those of the task unless given.
+    device, dtype
+        Where and how precisely to compute.
+    """
+
+    model: Model
+    temperature: float = field()
+    targets: Array = field()
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float64
+
+    @temperature.default
+    def _model_temperature(self) -> float:
+        return self.model.temperature
+
+    @targets.default
+    def _task_targets(self) -> Array:
+        return self.model.task.targets
+
+    @property
+    @abstractmethod
+    def _n_readouts(self) -> int:
+        """How many readouts a neuron has among the coordinates: m or 0."""
+
+    @abstractmethod
+    def _log_likelihood(self, features: Tensor, readouts: Tensor) -> Tensor:
+        """From features (C, N, P) and the readouts among the coordinates (C, N, m or 0) to (C,)."""
+
+    @abstractmethod
+    def _slopes(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The log likelihood (C,) and its gradients in features and readouts."""
+
+    @abstractmethod
+    def draw_readouts(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Readouts of the networks at positions ``x``, shape (C, N, m)."""
+
+    def at(self, temperature: float) -> "NetworkTarget":
+        """The same posterior at another temperature."""
+        return evolve(self, temperature=temperature)
+
+    def tensor(self, values: Array) -> Tensor:
+        """A copy on this target's device, in its precision."""
+        return torch.tensor(values, dtype=self.dtype, device=self.device)
+
+    @cached_property
+    def inputs(self) -> Tensor:
+        """X, shape (P, N0)."""
+        return self.tensor(self.model.task.inputs)
+
+    @cached_property
+    def _y(self) -> Tensor:
+        return self.tensor(self.targets)
+
+    @property
+    def _shapes(self) -> tuple[tuple[int, int], ...]:
+        n, deeper = self.model.width, self.model.n_hidden_layers - 1
+        return (n, self.model.task.n_inputs), *((n, n),) * deeper, (n, self._n_readouts)
+
+    @property
+    def _sigmas(self) -> tuple[float, ...]:
+        variances = (*self.model.weight_variances, self.model.readout_variance)
+        return tuple(math.sqrt(variance) for variance in variances)
+
+    @property
+    def dimension(self) -> int:
+        """The number of weights among the coordinates."""
+        return sum(rows * columns for rows, columns in self._shapes)
+
+    def weights(self, x: Tensor) -> tuple[Tensor, ...]:
+        """W^1 ... W^L, each (C, N, N_in), and the readouts among the coordinates, (C, N, m or 0)."""
+        sizes = [rows * columns for rows, columns in self._shapes]
+        parts = zip(torch.split(x, sizes, dim=1), self._shapes, self._sigmas, strict=True)
+        return tuple(sigma * part.reshape(len(x), *shape) for part, shape, sigma in parts)
+
+    def position(self, weights: Sequence[Tensor], readouts: Tensor) -> Tensor:
+        """The position (C, dimension) of a network with these W^l and readouts: ``weights`` inverted."""
+        return self._join((*weights, readouts[..., : self._n_readouts]), [1 / s for s in self._sigmas])
+
+    def _join(self, parts: Sequence[Tensor], factors: Sequence[float]) -> Tensor:
+        return torch.cat([f * part.flatten(1) for part, f in zip(parts, factors, strict=True)], dim=1)
+
+    def layers(self, x: Tensor) -> Layers:
+        """The hidden layers of the networks at positions ``x`` on the training inputs."""
+        return hidden_layers(self.weights(x)[:-1], self.inputs, self.model.nonlinearity)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        readouts = self.weights(x)[-1]
+        return self._log_likelihood(self.layers(x).features, readouts) - 0.5 * (x**2).sum(1)
+
+    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        *hidden, readouts = self.weights(x)
+        phi = self.model.nonlinearity
+        layers = hidden_layers(hidden, self.inputs, phi)
+        value, feature_slope, readout_slope = self._slopes(layers.features, readouts)
+        gradients = backpropagate(hidden, self.inputs, phi, layers, feature_slope)
+        gradient = self._join((*gradients, readout_slope), self._sigmas) - x
+        return value - 0.5 * (x**2).sum(1), gradient
+
+    def hot_temperature(self, x: Tensor) -> float:
+        """T at which the data hardly matter to the networks at positions ``x``.
+
+        There t = Y / (N T), and the tilt of a neuron, sigma_a^2 |t^T phi|^2 / 2 in (4), is 1/8 on average.
+        """
+        hot = evolve(self, temperature=1.0).readout_posterior(self.layers(x).features)
+        tilt = hot.kernel_scale / 2 * ((hot.features @ hot.targets) ** 2).sum(-1)  # (C, N)
+        return math.sqrt(8.0 * float(tilt.mean(1).max()))
+
+    def readout_posterior(self, features: Tensor) -> ReadoutPosterior:
+        """The law of the readouts given features (C, N, P)."""
+        model = self.model
+        targets = self._y.expand(len(features), *self._y.shape[-2:])
+        scale = output_scale(model.width, model.is_lazy)
+        return ReadoutPosterior(features, targets, self.temperature, model.readout_variance, scale)
+
+
+@frozen(eq=False)
+class WeightTarget(NetworkTarget):
+    """All weights as coordinates, readouts included; T > 0."""
+
+    @property
+    def _n_readouts(self) -> int:
+        return self.model.task.n_outputs
+
+    def _residual(self, features: Tensor, readouts: Tensor) -> Tensor:
+        return self._y - outputs(readouts, features, self.model.is_lazy)  # (C, P, m)
+
+    def _log_likelihood(self, features: Tensor, readouts: Tensor) -> Tensor:
+        residual = self._residual(features, readouts)
+        return -0.5 / self.temperature * (residual**2).sum((-2, -1))
+
+    def _slopes(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        residual = self._residual(features, readouts)
+        value = -0.5 / self.temperature * (residual**2).sum((-2, -1))
+        error = output_scale(self.model.width, self.model.is_lazy) / self.temperature * residual
+        return value, readouts @ error.mT, features @ error
+
+    def draw_readouts(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        return self.weights(x)[-1]
+
+
+@frozen(eq=False)
+class IntegratedTarget(NetworkTarget):
+    """Hidden weights as coordinates, the readout integrated out: smooth and exact at T = 0 if N >= P."""
+
+    @property
+    def _n_readouts(self) -> int:
+        return 0
+
+    def _log_likelihood(self, features: Tensor, readouts: Tensor) -> Tensor:
+        return self.readout_posterior(features).log_evidence
+
+    def _slopes(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        posterior = self.readout_posterior(features)
+        return posterior.log_evidence, posterior.evidence_slope, readouts
+
+    def draw_readouts(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        return self.readout_posterior(self.layers(x).features).draw(generator)

@@ -1,0 +1,70 @@
+"""Positive matrices: Cholesky factors of many, and W W^T + blocks without writing it out."""
+
+from functools import cached_property
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+from scipy import linalg
+
+from fltheory.numerics.validation import Array
+
+
+def cholesky_batch(matrices: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Lower Cholesky factors (B, n, n), and which of the matrices (B, n, n) have one, (B,).
+
+    Where numpy raises if any fails; the factor of one that fails is the identity.
+    """
+    factors, positive = np.empty_like(matrices), np.zeros(len(matrices), dtype=bool)
+    for index, matrix in enumerate(matrices):
+        factor, info = linalg.lapack.dpotrf(matrix, lower=True)
+        positive[index] = info == 0 and bool(np.isfinite(factor).all())
+        factors[index] = factor if positive[index] else np.eye(len(matrix))
+    return factors, positive
+
+
+@frozen(eq=False)
+class LowRankPlusBlocks:
+    """A = W W^T + diag(B_1, ..., B_P), acting on arrays of shape (P, m).
+
+    Attributes
+    ----------
+    factor
+        W, shape (P m, r).
+    blocks
+        B, positive definite, shape (P, m, m).
+    """
+
+    factor: Array
+    blocks: Array
+
+    def solve(self, right: Array) -> Array:
+        """A^{-1} b for b of shape (P, m) or (P, m, k): Woodbury if r < P m, else Cholesky."""
+        flat = right.reshape(len(self.factor), -1)
+        if self.factor.shape[1] >= len(self.factor):
+            return linalg.cho_solve(self._dense, flat).reshape(right.shape)
+        near = self._solve_blocks(flat)
+        inner = linalg.cho_solve(self._capacitance, self.factor.T @ near)
+        return (near - self._blocks_inverse_factor @ inner).reshape(right.shape)
+
+    @cached_property
+    def _dense(self) -> tuple[Array, bool]:
+        n, m = self.blocks.shape[:2]
+        matrix = self.factor @ self.factor.T
+        index = np.arange(n)
+        matrix.reshape(n, m, n, m)[index, :, index, :] += self.blocks
+        return linalg.cho_factor(matrix, lower=True, overwrite_a=True)
+
+    def _solve_blocks(self, flat: Array) -> Array:
+        n, m = self.blocks.shape[:2]
+        return np.linalg.solve(self.blocks, flat.reshape(n, m, -1)).reshape(flat.shape)
+
+    @cached_property
+    def _blocks_inverse_factor(self) -> Array:
+        return self._solve_blocks(self.factor)
+
+    @cached_property
+    def _capacitance(self) -> tuple[Array, bool]:
+        matrix = self.factor.T @ self._blocks_inverse_factor
+        matrix[np.diag_indices_from(matrix)] += 1.0
+        return linalg.cho_factor(matrix, lower=True, overwrite_a=True)
