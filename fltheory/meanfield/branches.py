@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+from scipy import optimize
 
 from fltheory.meanfield.ep import BranchMoments
 from fltheory.nonlinearity import Nonlinearity
@@ -15,12 +16,11 @@ _SOFTEST = 10.0  # variance of the readout, in units of the prior's, above which
 _LOWEST = 100.0  # log weight below the best branch at which one is forgotten
 
 
-def neuron_states(nonlinearity: Nonlinearity, scale: float) -> tuple[Array, Array]:
-    """The preactivations at which a neuron is least and most active, and phi there: (2,), (2,)."""
+def neuron_states(nonlinearity: Nonlinearity, scale: float) -> Array:
+    """The preactivations within +-3 ``scale`` at which a neuron is least and most active, (2,)."""
     z = scale * np.linspace(-3.0, 3.0, 61)
     values = np.asarray(nonlinearity(z), dtype=float)
-    extremes = np.array([values.argmin(), values.argmax()])
-    return z[extremes], values[extremes]
+    return z[[values.argmin(), values.argmax()]]
 
 
 def distinct_rows(targets: Array) -> tuple[Array, Array]:
@@ -50,23 +50,6 @@ def code_patterns(targets: Array) -> Array:
     return np.unique(patterns, axis=0).astype(float)
 
 
-def starting_sites(patterns: Array, nonlinearity: Nonlinearity, scale: float) -> Array:
-    """EP sites that push neurons towards the patterns, (5, B, P).
-
-    A site on h of weight phi gives a = sigma_a^2 t^T phi, the readout of a neuron with these
-    activations; the site on z holds the neuron in that state, by a push where the state lies at
-    infinity and by a Gaussian where it is a finite extremum of phi.
-    """
-    z, values = neuron_states(nonlinearity, scale)
-    outermost = np.abs(z) > 2.9 * scale
-    states = patterns.astype(int)
-    sites = np.zeros((5, *patterns.shape))
-    sites[0] = np.where(outermost, 0.0, 1.0)[states] / scale**2
-    sites[3] = np.where(outermost, np.sign(z) / scale, z / scale**2)[states]
-    sites[4] = values[states]
-    return sites
-
-
 def distinct(branches: BranchMoments, *, separation: float, worst_change: float) -> Array:
     """Indices of converged branches that differ from one another, most probable first."""
     usable = branches.proper & (branches.change <= worst_change)
@@ -89,3 +72,62 @@ def is_physical(branches: BranchMoments, readout_variance: float) -> Array:
     """Whether a branch's readout is as narrow as real ones are; EP over-weights shallow ones."""
     widest = np.linalg.eigvalsh(branches.readout_covariance)[:, -1]
     return np.asarray(widest < _SOFTEST * readout_variance)
+
+
+def mode_sites(
+    factor: Array,
+    field: Array,
+    readout_variance: float,
+    nonlinearity: Nonlinearity,
+    patterns: Array,
+    seed: int,
+    n_random: int = 16,
+) -> Array:
+    """EP sites at the modes of a neuron's density in its latent (g, alpha), (5, B, P).
+
+    Each mode is climbed to from a 0/1 pattern or from a random neuron of the prior; its sites are
+    the second-order expansion of each factor h phi(z) there, with which EP starts at the mode.
+
+    Parameters
+    ----------
+    factor, field, readout_variance
+        F (P, q), t (P, m) and sigma_a^2.
+    patterns
+        Shape (B, P).
+    n_random
+        Number of random neurons.
+    """
+    rank = factor.shape[1]
+    scaled_field = math.sqrt(readout_variance) * field
+    scale = float(np.sqrt((factor**2).sum(1).max()))
+    pushed = 0.5 * neuron_states(nonlinearity, scale)[patterns.astype(int)] @ np.linalg.pinv(factor).T
+    random = np.random.default_rng(seed).standard_normal((n_random, rank))
+    latent = np.concatenate([pushed, random])
+    start = np.concatenate([latent, nonlinearity(latent @ factor.T) @ scaled_field], axis=1)
+
+    def energy(flat: Array) -> tuple[float, Array]:
+        x = flat.reshape(start.shape)
+        z, h = x[:, :rank] @ factor.T, x[:, rank:] @ scaled_field.T
+        phi = nonlinearity(z)
+        gradient = x - np.concatenate([(h * nonlinearity.derivative(z)) @ factor, phi @ scaled_field], 1)
+        return float(0.5 * (x**2).sum() - (h * phi).sum()), gradient.ravel()
+
+    found = optimize.minimize(
+        energy, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 150, "maxcor": 20}
+    )
+    x = _separated(found.x.reshape(start.shape))
+    z, h = x[:, :rank] @ factor.T, x[:, rank:] @ scaled_field.T
+    step = 1e-4 * scale
+    slope = nonlinearity.derivative(z)
+    bend = (nonlinearity.derivative(z + step) - nonlinearity.derivative(z - step)) / (2 * step)
+    zz, zh = -h * bend, -slope
+    return np.stack([zz, zh, np.zeros_like(z), h * slope + zz * z + zh * h, nonlinearity(z) + zh * z])
+
+
+def _separated(x: Array) -> Array:
+    """One of each group of points closer than a fraction of the prior's width."""
+    kept: list[int] = []
+    for index in range(len(x)):
+        if (np.linalg.norm(x[kept] - x[index], axis=1) > 0.3).all():
+            kept.append(index)
+    return x[kept]

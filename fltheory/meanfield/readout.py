@@ -14,7 +14,7 @@ import numpy as np
 from attrs import evolve, frozen
 from scipy.special import logsumexp, softmax
 
-from fltheory.meanfield.branches import code_patterns, distinct, distinct_rows, is_physical, starting_sites
+from fltheory.meanfield.branches import code_patterns, distinct, distinct_rows, is_physical, mode_sites
 from fltheory.meanfield.ep import BranchMoments, JointEP
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.gaussian import gaussian_second_moment
@@ -47,6 +47,8 @@ class DualProblem:
         N T.
     readout_variance
         sigma_a^2.
+    seed
+        Of the search for branches.
     power
         Of EP.
     """
@@ -56,16 +58,22 @@ class DualProblem:
     noise: float
     readout_variance: float
     nonlinearity: Nonlinearity
+    seed: int = 0
     power: float = 1.0
 
     def ep(self, field: Array) -> JointEP:
         """EP at a dual field."""
         return JointEP(self.kernel_factor, field, self.readout_variance, self.nonlinearity, self.power)
 
-    def starting_sites(self) -> Array:
-        """EP sites of every code that branches may start from, (5, B, P)."""
-        scale = float(np.sqrt((self.kernel_factor**2).sum(1).max()))
-        return starting_sites(code_patterns(self.targets), self.nonlinearity, scale)
+    @cached_property
+    def _patterns(self) -> Array:
+        return code_patterns(self.targets)
+
+    def starting_sites(self, field: Array) -> Array:
+        """EP sites of every branch that a search from scratch finds at this t, (5, B, P)."""
+        return mode_sites(
+            self.kernel_factor, field, self.readout_variance, self.nonlinearity, self._patterns, self.seed
+        )
 
     def starting_field(self) -> Array | None:
         """t that one-hot targets, however rotated, start from at any N T; None for other targets."""
@@ -260,7 +268,7 @@ class DualSearch:
         self, field: Array, sites: Array | None, *, residual: float, max_iterations: int = 60, damping: float = 1.0
     ) -> DualPoint | None:
         """Evaluate with every code as a start, beside the sites at hand."""
-        starts = self.problem.starting_sites()
+        starts = self.problem.starting_sites(field)
         sites = starts if sites is None else np.concatenate([sites, starts], axis=1)
         return evaluate(
             self.problem, field, sites, residual=residual, max_iterations=max_iterations, damping=damping
