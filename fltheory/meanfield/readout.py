@@ -143,7 +143,7 @@ def evaluate(
     *,
     residual: float,
     damping: float = 1.0,
-    max_iterations: int = 60,
+    max_iterations: int = 200,
 ) -> DualPoint | None:
     """Run EP at ``field`` from ``sites``, as accurately as a point of this residual deserves.
 
@@ -265,7 +265,7 @@ class DualSearch:
         return point
 
     def _fresh(
-        self, field: Array, sites: Array | None, *, residual: float, max_iterations: int = 60, damping: float = 1.0
+        self, field: Array, sites: Array | None, *, residual: float, max_iterations: int = 100, damping: float = 1.0
     ) -> DualPoint | None:
         """Evaluate with every code as a start, beside the sites at hand."""
         starts = self.problem.starting_sites(field)
@@ -322,7 +322,7 @@ class DualSearch:
         else:
             trial = evaluate(self.problem, field, point.sites, residual=residual)
         if trial is None or trial.log_partition < least:
-            trial = self._fresh(field, point.sites, residual=residual, max_iterations=200, damping=0.5)
+            trial = self._fresh(field, point.sites, residual=residual, max_iterations=300, damping=0.5)
         return None if trial is None or trial.log_partition < least else trial
 
 
