@@ -374,12 +374,12 @@ def _attempts(
     if start is not None:
         yield "the given start", start.field, start.sites, [problem]
     simple = problem.starting_field()
-    for power in _POWERS:
-        stage = evolve(problem, power=power)
-        if simple is not None:
-            yield f"a direct start at power {power:g}", simple, None, [stage]
+    stages = [evolve(problem, power=power) for power in _POWERS]
+    for stage in stages if simple is not None else []:
+        yield f"a direct start at power {stage.power:g}", simple, None, [stage]
+    for stage in stages:
         path = [evolve(stage, noise=noise) for noise in _cooling(problem.noise)]
-        yield f"a path of falling N T at power {power:g}", path[0].lazy_field(), None, path
+        yield f"a path of falling N T at power {stage.power:g}", path[0].lazy_field(), None, path
 
 
 def _cooling(noise: float) -> list[float]:

@@ -58,10 +58,11 @@ def backpropagate(
     below = (inputs.mT, *layers.activations[:-1])
     gradients = []
     for w, z, signal in zip(weights[::-1], layers.preactivations[::-1], below[::-1], strict=True):
-        delta = slope * phi.derivative(z) / math.sqrt(w.shape[-1])  # (C, N, P)
-        gradients.append(delta @ signal.mT)
+        delta = slope * phi.derivative(z)  # (C, N, P)
+        scale = 1.0 / math.sqrt(w.shape[-1])
+        gradients.append(delta @ (scale * signal.mT))
         if signal is not below[0]:
-            slope = w.mT @ delta
+            slope = w.mT @ (scale * delta)
     return tuple(gradients[::-1])
 
 

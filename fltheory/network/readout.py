@@ -45,12 +45,14 @@ class ReadoutPosterior:
 
     @cached_property
     def _cholesky(self) -> tuple[Tensor, Tensor]:
-        """The Cholesky factor of C, shape (C, P, P), and whether it exists, shape (C,)."""
+        """The Cholesky factor of C, shape (C, P, P), and whether C is regular to rounding, shape (C,)."""
         phi = self.features
         identity = torch.eye(phi.shape[-1], dtype=phi.dtype, device=phi.device)
         covariance = self.kernel_scale * (phi.mT @ phi) + self.temperature * identity
         factor, failure = torch.linalg.cholesky_ex(covariance)
-        return factor, failure == 0
+        pivots = factor.detach().diagonal(dim1=-2, dim2=-1) ** 2
+        rounding = phi.shape[-1] * torch.finfo(phi.dtype).eps * pivots.amax(-1)
+        return factor, (failure == 0) & (pivots.amin(-1) > rounding)
 
     def _solve(self, right: Tensor) -> Tensor:
         """C^{-1} b for b of shape (C, P, k)."""
@@ -66,11 +68,11 @@ class ReadoutPosterior:
         """-1/2 tr Y^T C^{-1} Y - (m/2) log det C, shape (C,): -inf where C is singular."""
         if self._is_prior:
             return torch.zeros_like(self.features[:, 0, 0])
-        factor, exists = self._cholesky
+        factor, is_regular = self._cholesky
         half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         misfit = 0.5 * (self.targets * self.solution).sum((-2, -1))
         value = -misfit - self.targets.shape[-1] * half_log_det
-        return torch.where(exists & value.isfinite(), value, -math.inf)
+        return torch.where(is_regular & value.isfinite(), value, -math.inf)
 
     @property
     def evidence_slope(self) -> Tensor:

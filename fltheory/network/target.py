@@ -84,9 +84,16 @@ class NetworkTarget(Target):
         return self.tensor(self.targets)
 
     @property
+    def matrix_shapes(self) -> tuple[tuple[int, int], ...]:
+        """Shapes of W^1 ... W^L, (N, N_in), and of the readouts, (N, m), coordinates or not."""
+        n, task = self.model.width, self.model.task
+        deeper = ((n, n),) * (self.model.n_hidden_layers - 1)
+        return (n, task.n_inputs), *deeper, (n, task.n_outputs)
+
+    @property
     def _shapes(self) -> tuple[tuple[int, int], ...]:
-        n, deeper = self.model.width, self.model.n_hidden_layers - 1
-        return (n, self.model.task.n_inputs), *((n, n),) * deeper, (n, self._n_readouts)
+        """Shapes of the coordinates."""
+        return *self.matrix_shapes[:-1], (self.model.width, self._n_readouts)
 
     @property
     def _sigmas(self) -> tuple[float, ...]:

@@ -1,0 +1,1 @@
+"""Markov chain samplers for any differentiable density: nothing here knows a network."""

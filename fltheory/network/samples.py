@@ -1,0 +1,263 @@
+"""Networks drawn from the posterior, and what they say of the representations."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import evolve, field, frozen
+from torch import Tensor
+
+from fltheory.model import Model
+from fltheory.network.chains import Chains, Checkpoint, Draws
+from fltheory.network.diagnostics import Diagnostics, diagnose
+from fltheory.network.forward import hidden_layers, outputs
+from fltheory.network.readout import ReadoutPosterior
+from fltheory.network.target import IntegratedTarget
+from fltheory.numerics.validation import Array, check_flag, check_integer, describe, read_only
+from fltheory.representation import Neurons, Prediction, Representation, nearest_class
+
+
+@frozen(eq=False)
+class Continuation:
+    """What it takes to go on: the chains and where they are."""
+
+    chains: Chains
+    checkpoint: Checkpoint
+
+
+@frozen(eq=False)
+class PosteriorSamples(Representation):
+    """D networks from each of C chains.
+
+    Answers on any inputs are averages over the networks, computed one draw after another: nothing
+    is stored but the weights. What depends on the readouts is averaged over their exact posterior
+    given the features, which is less noisy than the readouts drawn (Rao-Blackwell).
+
+    Attributes
+    ----------
+    model
+        The network and its task.
+    draws
+        Its weights and the statistics of the sampler.
+    targets
+        Y as sampled: those of the task, or (C, P, m) for one set of targets a chain.
+    continuation
+        Where the chains are, for ``resume``; None for samples from a file.
+    """
+
+    model: Model
+    draws: Draws
+    targets: Array = field()
+    continuation: Continuation | None = None
+
+    @targets.default
+    def _task_targets(self) -> Array:
+        return self.model.task.targets
+
+    @property
+    def weights(self) -> tuple[Array, ...]:
+        """W^1 ... W^L, each (C, D, N, N_in)."""
+        return self.draws.weights
+
+    @property
+    def readouts(self) -> Array:
+        """a, shape (C, D, N, m)."""
+        return self.draws.readouts
+
+    @property
+    def n_chains(self) -> int:
+        """C."""
+        return len(self.readouts)
+
+    @property
+    def n_draws(self) -> int:
+        """D, draws a chain."""
+        return int(self.readouts.shape[1])
+
+    @cached_property
+    def acceptance_rate(self) -> Array:
+        """Mean acceptance probability of each chain, shape (C,)."""
+        return read_only(self.draws.statistics.acceptance.mean(1))
+
+    # Streaming: one draw of all chains at a time -----------------------------------------------
+
+    @cached_property
+    def _posterior(self) -> IntegratedTarget:
+        return IntegratedTarget(self.model, targets=self.targets)
+
+    def _inputs(self, inputs: object) -> Tensor:
+        """Checked inputs (n, N0), the training inputs if None, as a tensor."""
+        if inputs is None:
+            return self._posterior.inputs
+        return self._posterior.tensor(self.model.check_inputs(inputs))
+
+    def _weights_of(self, draw: int, chains: slice = slice(None)) -> list[Tensor]:
+        return [self._posterior.tensor(w[chains, draw]) for w in self.weights]
+
+    def _stream(self, inputs: Tensor, layer: int | None = None) -> Iterator[Tensor]:
+        """phi(z^layer) on ``inputs`` (n, N0), of the last layer unless given: (C, N, n) for each draw."""
+        for draw in range(self.n_draws):
+            weights = self._weights_of(draw)[:layer]
+            yield hidden_layers(weights, inputs, self.model.nonlinearity).features
+
+    def _readouts_given(self, features: Tensor) -> ReadoutPosterior:
+        return self._posterior.readout_posterior(features)
+
+    def functional(
+        self, function: Callable[[Array], Any], layer: int | None = None, inputs: object = None
+    ) -> Array:
+        """A function of the activations of a layer in each network, without storing activations.
+
+        Parameters
+        ----------
+        function
+            From activations (C, N, n), one network a chain, to numbers (C, ...).
+        layer
+            1 to L; L if None.
+        inputs
+            Shape (n, N0); the training inputs if None.
+
+        Returns
+        -------
+        Array
+            Shape (C, D, ...).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or the function's result does not begin with C.
+        """
+        if not callable(function):
+            raise TypeError(f"function: expected a function of activations, got {describe(function)}")
+        layer = None if layer is None else self.model.check_layer(layer, lowest=1)
+        rows = [np.asarray(function(phi.numpy())) for phi in self._stream(self._inputs(inputs), layer)]
+        if rows[0].ndim == 0 or len(rows[0]) != self.n_chains:
+            raise ValueError(
+                f"function: expected a result of shape ({self.n_chains}, ...), one entry a chain, "
+                f"got shape {rows[0].shape}"
+            )
+        result = np.stack(rows, axis=1).astype(np.float64, copy=False)
+        result.setflags(write=False)
+        return result
+
+    # Representations ---------------------------------------------------------------------------
+
+    def activations(self, layer: int) -> Array:
+        """phi(z^layer) on the training inputs, shape (C, D, N, P): as much memory as that takes."""
+        return self.functional(lambda phi: phi, self.model.check_layer(layer, lowest=1))
+
+    def kernel(self, layer: int, inputs: object = None) -> Array:
+        layer, x = self.model.check_layer(layer), self._inputs(inputs)
+        if layer == 0:
+            return read_only(self.model.kernel_between(x.numpy(), x.numpy()))
+        total = torch.zeros(len(x), len(x), dtype=x.dtype)
+        for phi in self._stream(x, layer):
+            total += (phi.mT @ phi).mean(0)
+        return read_only(total.numpy() / (self.n_draws * self.model.width))
+
+    def neurons(self, n: int, layer: int, seed: int = 0) -> Neurons:
+        """Draw n neurons of one layer (1 to L), all of one network if n is at most its width.
+
+        More are pooled from as few networks as it takes.
+
+        Raises
+        ------
+        ValueError
+            If all networks together have fewer than n neurons.
+        """
+        layer = self.model.check_layer(layer, lowest=1)
+        width = self.model.width
+        n = check_integer("n", n, maximum=self.n_chains * self.n_draws * width)
+        rng = np.random.default_rng(check_integer("seed", seed, minimum=0))
+        networks = rng.choice(self.n_chains * self.n_draws, -(-n // width), replace=False)
+        chosen = rng.choice(len(networks) * width, n, replace=False)
+        pool = [self._network(*divmod(int(k), self.n_draws), layer) for k in networks]
+        z, phi, a = (np.concatenate(parts)[chosen] for parts in zip(*pool, strict=True))
+        readouts = read_only(a) if layer == self.model.n_hidden_layers else None
+        return Neurons(activations=read_only(phi), preactivations=read_only(z), readouts=readouts)
+
+    def _network(self, chain: int, draw: int, layer: int) -> tuple[Array, Array, Array]:
+        """Preactivations, activations (N, P) and readouts (N, m) of one network."""
+        weights = self._weights_of(draw, slice(chain, chain + 1))[:layer]
+        layers = hidden_layers(weights, self._posterior.inputs, self.model.nonlinearity)
+        return layers.preactivations[-1][0].numpy(), layers.features[0].numpy(), self.readouts[chain, draw]
+
+    # Outputs -----------------------------------------------------------------------------------
+
+    def outputs(self, inputs: object = None) -> Array:
+        """f of each network with the readouts drawn, shape (C, D, n, m)."""
+        rows = []
+        for draw, phi in enumerate(self._stream(self._inputs(inputs))):
+            a = self._posterior.tensor(self.readouts[:, draw])
+            rows.append(outputs(a, phi, self.model.is_lazy).numpy())
+        return read_only(np.stack(rows, axis=1))
+
+    @cached_property
+    def training_error(self) -> Array:
+        """Mean square error on the training set, over inputs and outputs, shape (C, D)."""
+        targets = self.targets if self.targets.ndim == 2 else self.targets[:, None]
+        return read_only(((self.outputs() - targets) ** 2).mean((-2, -1)))
+
+    def predict(self, inputs: object = None) -> Prediction:
+        """Mean and variance of the output on inputs (n, N0), the training inputs if None.
+
+        The mean over networks of the conditional means given the features; the variance is the
+        mean of the conditional variances plus the variance of the conditional means.
+        """
+        x = self._inputs(inputs)
+        means, noise = [], torch.zeros(len(x), dtype=x.dtype)
+        for phi in self._stream(torch.cat([self._posterior.inputs, x])):
+            training, new = phi.split_with_sizes([phi.shape[-1] - len(x), len(x)], dim=-1)
+            mean, variance = self._readouts_given(training).predict(new)  # (C, n, m), (C, n)
+            means.append(mean.numpy())
+            noise += variance.mean(0) / self.n_draws
+        every = np.stack(means)  # (D, C, n, m)
+        mean = every.mean((0, 1))
+        variance = noise.numpy()[:, None] + every.var((0, 1))
+        return Prediction(read_only(mean), read_only(variance), nearest_class(self.model.task, mean))
+
+    @cached_property
+    def dual_field_draws(self) -> Array:
+        """t = C^{-1} Y / N (lazy: C^{-1} Y) of each network, shape (C, D, P, m); 0 at T = infinity.
+
+        For T > 0 it is (Y - f) / (N T) with f the mean output given the features.
+        """
+        scale = 1.0 if self.model.is_lazy else 1.0 / self.model.width
+        rows = [self._readouts_given(phi).solution for phi in self._stream(self._posterior.inputs)]
+        return read_only(scale * torch.stack(rows, dim=1).numpy())
+
+    @property
+    def dual_field(self) -> Array:
+        return read_only(self.dual_field_draws.mean((0, 1)))
+
+    # The chains --------------------------------------------------------------------------------
+
+    def diagnostics(self) -> Diagnostics:
+        """Convergence of a few functionals, divergences, and chains that are stuck or not finite."""
+        t = self.dual_field_draws
+        functionals = {
+            "log_density": self.draws.statistics.log_density,
+            "readout_square": (self.readouts**2).mean((-2, -1)),
+            "dual_field_square": (t**2).mean((-2, -1)),
+        }
+        for layer in range(1, self.model.n_hidden_layers + 1):
+            functionals[f"kernel_trace_{layer}"] = self.functional(lambda phi: (phi**2).mean((1, 2)), layer)
+        return diagnose(functionals, self.draws.statistics)
+
+    def resume(self, n_draws: int, progress: bool | None = None) -> "PosteriorSamples":
+        """``n_draws`` more draws a chain, appended: as if all had been drawn in one run.
+
+        Raises
+        ------
+        ValueError
+            If the samples do not know where their chains are.
+        """
+        n_draws = check_integer("n_draws", n_draws)
+        check_flag("progress", progress, optional=True)
+        if self.continuation is None:
+            raise ValueError("resume: expected samples that keep the state of their chains, got none")
+        chains = self.continuation.chains
+        later, end = chains.draw(self.continuation.checkpoint, n_draws, progress)
+        return evolve(self, draws=self.draws.joined(later), continuation=Continuation(chains, end))
