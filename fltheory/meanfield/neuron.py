@@ -1,4 +1,4 @@
-"""One neuron of the readout layer under its posterior, docs/theory.md (3): the common interface."""
+"""Single neurons under their posterior, docs/theory.md (3) and (4): one interface for all engines."""
 
 from abc import ABC, abstractmethod
 
@@ -10,62 +10,48 @@ from fltheory.numerics.validation import Array
 
 @frozen(eq=False)
 class NewInputs:
-    """Prior kernels that tie new inputs to the training inputs, docs/theory.md section 7.
+    """Input kernels that tie new inputs to the training inputs, docs/theory.md section 7.
 
     Attributes
     ----------
     cross
-        K_{L-1} between n new and the P training inputs, (n, P).
+        K_0 between n new and the P training inputs, (n, P).
     own
-        K_{L-1} among the new inputs, (n, n).
+        K_0 among the new inputs, (n, n).
     """
 
     cross: Array
     own: Array
 
     def regression(self, kernel_factor: Array) -> tuple[Array, Array]:
-        """C and R with z_* = C g + N(0, R) for z = F g on the training inputs, (n, q) and (n, n)."""
+        """C (n, q) and R (n, n) with z_* | g ~ N(C g, R) for z = F g on the training inputs."""
         weights = self.cross @ np.linalg.pinv(kernel_factor).T
         return weights, self.own - weights @ weights.T
 
 
 @frozen(eq=False)
-class ReadoutMoments:
-    """Averages over the single-neuron posterior that the solution reports.
+class BranchTable:
+    """The branches of the readout layer, most probable first.
 
     Attributes
     ----------
-    log_partition
-        log Z(t).
     probabilities
-        P_gamma of B branches, (B,), falling.
+        P_gamma, (B,).
     readout, readout_covariance
         Mean and covariance of a inside each branch: (B, m), (B, m, m).
     activations
         <phi> inside each branch, (B, P).
-    bulk
-        Covariance of phi inside branches, averaged over them, (P, P).
-    outputs
-        <phi a^T>, (P, m).
     """
 
-    log_partition: float
     probabilities: Array
     readout: Array
     readout_covariance: Array
     activations: Array
-    bulk: Array
-    outputs: Array
 
     @property
     def patterns(self) -> Array:
-        """sqrt(P_gamma) <phi>_gamma, (B, P): the kernel is ``bulk`` plus their outer products."""
+        """sqrt(P_gamma) <phi>_gamma, (B, P): what branches contribute to the kernel."""
         return np.asarray(np.sqrt(self.probabilities)[:, None] * self.activations)
-
-    @property
-    def kernel(self) -> Array:
-        """<phi phi^T>, (P, P)."""
-        return np.asarray(self.bulk + self.patterns.T @ self.patterns)
 
     @property
     def total_readout_covariance(self) -> Array:
@@ -76,28 +62,56 @@ class ReadoutMoments:
         return np.asarray(second + within - np.outer(mean, mean))
 
 
-class NeuronPosterior(ABC):
-    """The law of (z, a) of one neuron of the readout layer, at the solution's dual field.
+@frozen(eq=False)
+class KernelParts:
+    """A kernel as a bulk and a few patterns: K = bulk + patterns^T patterns; (P, P) and (k, P)."""
 
-    A subclass must implement all of it; ``MeanFieldSolution`` asks nothing else.
+    bulk: Array
+    patterns: Array
+
+    @property
+    def total(self) -> Array:
+        """K, (P, P)."""
+        return np.asarray(self.bulk + self.patterns.T @ self.patterns)
+
+
+class NeuronPosterior(ABC):
+    """The laws of single neurons at the solution of the mean-field equations.
+
+    A subclass must implement all of it; ``MeanFieldSolution`` asks nothing else. ``layer`` counts
+    from 1 to L.
     """
 
+    @property
     @abstractmethod
-    def moments(self) -> ReadoutMoments:
-        """Averages over training inputs."""
+    def field(self) -> Array:
+        """t, (P, m)."""
+
+    @property
+    @abstractmethod
+    def branches(self) -> BranchTable:
+        """The branches of the readout layer."""
 
     @abstractmethod
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """n independent neurons: preactivations (n, P) and readouts (n, m)."""
+    def kernel_parts(self, layer: int) -> KernelParts:
+        """<phi phi^T> on the training inputs."""
 
     @abstractmethod
-    def output_variance(self) -> Array:
-        """N times the variance of the output on the training inputs, (P, m): (16)."""
+    def conjugate_kernel(self, layer: int) -> Array:
+        """Kt_l, (P, P)."""
+
+    @abstractmethod
+    def draw(self, n: int, layer: int, rng: np.random.Generator) -> tuple[Array, Array | None]:
+        """n independent neurons: preactivations (n, P) and, in the last layer, readouts (n, m)."""
+
+    @abstractmethod
+    def training_variance(self) -> Array:
+        """N times the variance of the outputs on the training inputs, (P, m): (16)."""
 
     @abstractmethod
     def predict(self, inputs: NewInputs) -> tuple[Array, Array]:
-        """Mean output (n, m) and N times its variance (n, m) on new inputs: (15), (16)."""
+        """Mean output (15) and N times its variance (16) on new inputs, (n, m) each."""
 
     @abstractmethod
-    def kernel(self, inputs: NewInputs) -> Array:
+    def kernel(self, layer: int, inputs: NewInputs) -> Array:
         """<phi_* phi_*^T> among new inputs, (n, n)."""

@@ -198,20 +198,24 @@ class GroupedEvaluation:
 
     def newton_step(self) -> Array:
         n_groups, m = self.gradient.shape
-        matrix = self._covariance() * np.repeat(self.dual.groups.counts, m)
+        matrix = self.output_covariance() * np.repeat(self.dual.groups.counts, m)
         matrix[np.diag_indices_from(matrix)] += self.dual.noise + 1e-12
-        points = self.dual.proposal.points
-        spread = np.einsum("sg,si,sj->gij", self.variance * self.weights[:, None], points, points)
         index = np.arange(n_groups)
-        matrix.reshape(n_groups, m, n_groups, m)[index, :, index, :] += spread
+        matrix.reshape(n_groups, m, n_groups, m)[index, :, index, :] += self.output_spread()
         return -np.linalg.solve(matrix, self.gradient.ravel()).reshape(n_groups, m)
 
-    def _covariance(self) -> Array:
-        """Covariance over a of the outputs <phi>_a a^T of one input a group, (G m, G m)."""
+    def output_covariance(self) -> Array:
+        """Covariance over a of <phi>_a a^T of one input a group, (G m, G m)."""
         points = self.dual.proposal.points
         outputs = (self.mean[:, :, None] * points[:, None, :]).reshape(len(points), -1)
         centred = outputs - self.weights @ outputs
         return np.asarray(centred.T @ (self.weights[:, None] * centred))
+
+    def output_spread(self) -> Array:
+        """<Var_a(phi) a a^T>, what each input has for itself, (G, m, m)."""
+        points = self.dual.proposal.points
+        spread = self.variance * self.weights[:, None]
+        return np.asarray(np.einsum("sg,si,sj->gij", spread, points, points, optimize=True))
 
 
 def find_proposal(

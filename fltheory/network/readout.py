@@ -45,14 +45,18 @@ class ReadoutPosterior:
 
     @cached_property
     def _cholesky(self) -> tuple[Tensor, Tensor]:
-        """The Cholesky factor of C, shape (C, P, P), and whether C is regular to rounding, shape (C,)."""
+        """The Cholesky factor of C, shape (C, P, P), and whether C is regular to rounding, shape (C,).
+
+        The factor is NaN where it is not: solving with a zero pivot would raise for all chains.
+        """
         phi = self.features
         identity = torch.eye(phi.shape[-1], dtype=phi.dtype, device=phi.device)
         covariance = self.kernel_scale * (phi.mT @ phi) + self.temperature * identity
         factor, failure = torch.linalg.cholesky_ex(covariance)
         pivots = factor.detach().diagonal(dim1=-2, dim2=-1) ** 2
         rounding = phi.shape[-1] * torch.finfo(phi.dtype).eps * pivots.amax(-1)
-        return factor, (failure == 0) & (pivots.amin(-1) > rounding)
+        is_regular = (failure == 0) & (pivots.amin(-1) > rounding)
+        return torch.where(is_regular[:, None, None], factor, math.nan), is_regular
 
     def _solve(self, right: Tensor) -> Tensor:
         """C^{-1} b for b of shape (C, P, k)."""
@@ -72,7 +76,7 @@ class ReadoutPosterior:
         half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         misfit = 0.5 * (self.targets * self.solution).sum((-2, -1))
         value = -misfit - self.targets.shape[-1] * half_log_det
-        return torch.where(is_regular & value.isfinite(), value, -math.inf)
+        return torch.where(is_regular, value, -math.inf)
 
     @property
     def evidence_slope(self) -> Tensor:

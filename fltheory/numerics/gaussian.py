@@ -35,6 +35,14 @@ def gaussian_mean(function: Function, mean: Array, variance: Array) -> Array:
     return np.asarray(function(mean[..., None] + sd[..., None] * nodes) @ np.exp(log_weights))
 
 
+def gaussian_slope(function: Function, mean: Array, variance: Array) -> Array:
+    """E f'(z) for z ~ N(mean, variance), without f', by parts; of the shape of ``mean``."""
+    sd = np.sqrt(np.maximum(variance, 1e-20))
+    nodes, log_weights = grid_for(float(sd.max(initial=1.0)), half_width=9.0, spacing=0.2)
+    values = function(mean[..., None] + sd[..., None] * nodes)
+    return np.asarray(values @ (nodes * np.exp(log_weights)) / sd)
+
+
 def gaussian_second_moment(function: Function, covariance: Array) -> Array:
     """E f(z) f(z)^T for z ~ N(0, covariance): the kernel of a layer at the prior, (n, n)."""
     centre = np.zeros(len(covariance))

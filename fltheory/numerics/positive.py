@@ -39,13 +39,30 @@ class LowRankPlusBlocks:
     blocks: Array
 
     def solve(self, right: Array) -> Array:
-        """A^{-1} b for b of shape (P, m) or (P, m, k): Woodbury if r < P m, else Cholesky."""
+        """A^{-1} b for b of shape (P, m) or (P, m, k): Woodbury if r < P m / 2, else Cholesky."""
         flat = right.reshape(len(self.factor), -1)
-        if self.factor.shape[1] >= len(self.factor):
+        if self._is_wide:
             return linalg.cho_solve(self._dense, flat).reshape(right.shape)
         near = self._solve_blocks(flat)
         inner = linalg.cho_solve(self._capacitance, self.factor.T @ near)
         return (near - self._blocks_inverse_factor @ inner).reshape(right.shape)
+
+    def inverse_diagonal(self) -> Array:
+        """The diagonal of A^{-1}, (P, m), never holding more than W and a few of its columns."""
+        n, m = self.blocks.shape[:2]
+        if self._is_wide:
+            columns = np.eye(n * m)
+            slices = np.array_split(columns, max(1, n * m // 256))
+            diagonal = [(part * linalg.cho_solve(self._dense, part.T).T).sum(1) for part in slices]
+            return np.concatenate(diagonal).reshape(n, m)
+        local = np.diagonal(np.linalg.inv(self.blocks), axis1=1, axis2=2)
+        root, lower = self._capacitance
+        white = linalg.solve_triangular(root, self._blocks_inverse_factor.T, lower=lower)
+        return np.asarray(local - (white**2).sum(0).reshape(n, m))
+
+    @property
+    def _is_wide(self) -> bool:
+        return 2 * self.factor.shape[1] >= len(self.factor)
 
     @cached_property
     def _dense(self) -> tuple[Array, bool]:

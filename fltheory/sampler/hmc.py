@@ -87,10 +87,10 @@ def leapfrog(target: Target, state: State, momentum: Tensor, n_steps: int) -> tu
     x, p, value, gradient = state.position, momentum, state.log_density, state.gradient
     eps = state.step_size.current[:, None]  # (C, 1)
     for _ in range(n_steps):
-        p = p + 0.5 * eps * gradient
-        x = x + eps * p
+        p = torch.addcmul(p, eps, gradient, value=0.5)  # p + eps/2 grad, in one pass
+        x = torch.addcmul(x, eps, p)
         value, gradient = target.value_and_gradient(x)
-        p = p + 0.5 * eps * gradient
+        p = torch.addcmul(p, eps, gradient, value=0.5)
     return State(x, value, gradient, state.step_size), p
 
 

@@ -1,0 +1,92 @@
+"""The theory of learned representations in Bayesian neural networks, and the networks themselves.
+
+A task, a nonlinearity and a prior make a ``DeepNetworkPosterior``. It answers twice: ``solve()`` for
+networks of infinite width, ``sample()`` for networks of finite width. Both answers are
+``Representation``s, so that they are compared and plotted by the same functions.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fltheory.coding import Codes as Codes, find_codes as find_codes
+    from fltheory.errors import (
+        ConvergenceError as ConvergenceError,
+        FltheoryError as FltheoryError,
+        InterruptedWarning as InterruptedWarning,
+    )
+    from fltheory.meanfield.solution import (
+        Branch as Branch,
+        Decomposition as Decomposition,
+        MeanFieldSolution as MeanFieldSolution,
+        Outlier as Outlier,
+    )
+    from fltheory.network.samples import PosteriorSamples as PosteriorSamples
+    from fltheory.nonlinearity import (
+        Erf as Erf,
+        LeakyReLU as LeakyReLU,
+        Linear as Linear,
+        Nonlinearity as Nonlinearity,
+        ReLU as ReLU,
+        Sigmoid as Sigmoid,
+        Tanh as Tanh,
+    )
+    from fltheory.numerics.namespace import namespace as namespace, special as special
+    from fltheory.plotting import (
+        plot_activations as plot_activations,
+        plot_kernels as plot_kernels,
+        plot_readouts as plot_readouts,
+    )
+    from fltheory.posterior import DeepNetworkPosterior as DeepNetworkPosterior
+    from fltheory.prior import GaussianPrior as GaussianPrior, Prior as Prior
+    from fltheory.representation import (
+        Neurons as Neurons,
+        Prediction as Prediction,
+        Representation as Representation,
+    )
+    from fltheory.sampler.base import Sampler as Sampler, Target as Target
+    from fltheory.sampler.hmc import HMC as HMC
+    from fltheory.study import Comparison as Comparison, compare as compare
+    from fltheory.task import (
+        ArrayTask as ArrayTask,
+        Digits as Digits,
+        OrthogonalClassification as OrthogonalClassification,
+        Task as Task,
+    )
+
+__version__ = "0.1.0"
+
+# The table of contents: where each public name lives. A module is imported when one of its names is
+# first used, so that torch and matplotlib load only where networks are sampled and figures drawn.
+_CONTENTS = {
+    "task": ("Task", "ArrayTask", "OrthogonalClassification", "Digits"),
+    "nonlinearity": ("Nonlinearity", "Linear", "Sigmoid", "Erf", "Tanh", "ReLU", "LeakyReLU"),
+    "numerics.namespace": ("namespace", "special"),
+    "prior": ("Prior", "GaussianPrior"),
+    "posterior": ("DeepNetworkPosterior",),
+    "representation": ("Representation", "Prediction", "Neurons"),
+    "meanfield.solution": ("MeanFieldSolution", "Branch", "Outlier", "Decomposition"),
+    "network.samples": ("PosteriorSamples",),
+    "sampler.base": ("Target", "Sampler"),
+    "sampler.hmc": ("HMC",),
+    "study": ("compare", "Comparison"),
+    "coding": ("find_codes", "Codes"),
+    "plotting": ("plot_kernels", "plot_activations", "plot_readouts"),
+    "errors": ("FltheoryError", "ConvergenceError", "InterruptedWarning"),
+}
+_HOME = {name: module for module, names in _CONTENTS.items() for name in names}
+
+__all__ = list(_HOME)
+
+if not TYPE_CHECKING:  # a type checker reads the imports above, and so reports misspelt names
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

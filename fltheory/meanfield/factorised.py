@@ -1,0 +1,163 @@
+"""The posterior of a readout neuron for a diagonal input kernel: exact, by weighted points in a."""
+
+from functools import cached_property
+
+import numpy as np
+from attrs import frozen
+from scipy.special import logsumexp
+
+from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
+from fltheory.meanfield.quadrature import GroupedEvaluation, log_mixture
+from fltheory.numerics.gaussian import gaussian_mean
+from fltheory.numerics.positive import LowRankPlusBlocks
+from fltheory.numerics.validation import Array
+
+_CANDIDATES = 8  # drawn from the mixture in a for each neuron that is kept
+_NEGLIGIBLE = 1e-8  # probability of a branch that is not reported
+_N_NEURONS = 8192  # that answer for new inputs
+_CELLS = 800  # of the inverse distribution function of z
+
+
+@frozen(eq=False)
+class FactorisedPosterior(NeuronPosterior):
+    """One hidden layer, diagonal K_0.
+
+    Attributes
+    ----------
+    solution
+        S at the solution, with its weighted points; one row a group of inputs.
+    grouped_field
+        t, (G, m).
+    seed
+        Of the neurons that answer for new inputs.
+    """
+
+    solution: GroupedEvaluation
+    grouped_field: Array
+    seed: int
+
+    @property
+    def _member(self) -> np.ndarray:
+        return self.solution.dual.groups.member
+
+    @property
+    def field(self) -> Array:
+        return np.asarray(self.grouped_field[self._member])
+
+    @cached_property
+    def branches(self) -> BranchTable:
+        weights, points = self.solution.weights, self.solution.dual.proposal.points
+        shares = weights[:, None] * self.solution.dual.proposal.shares
+        probabilities = shares.sum(0)
+        order = np.argsort(-probabilities)
+        order = order[probabilities[order] > _NEGLIGIBLE]
+        probabilities, shares = probabilities[order], shares[:, order]
+        inside = shares / probabilities
+        readout = inside.T @ points
+        second = np.einsum("sb,si,sj->bij", inside, points, points)
+        covariance = second - readout[:, :, None] * readout[:, None, :]
+        activations = (inside.T @ self.solution.mean)[:, self._member]
+        return BranchTable(probabilities / probabilities.sum(), readout, covariance, activations)
+
+    def kernel_parts(self, layer: int) -> KernelParts:
+        weights, mean = self.solution.weights, self.solution.mean
+        second = mean.T @ (weights[:, None] * mean)
+        kernel = second[np.ix_(self._member, self._member)]
+        kernel[np.diag_indices_from(kernel)] += (weights @ self.solution.variance)[self._member]
+        patterns = self.branches.patterns
+        return KernelParts(kernel - patterns.T @ patterns, patterns)
+
+    def conjugate_kernel(self, layer: int) -> Array:
+        return np.asarray(self.solution.dual.readout_variance * self.field @ self.field.T)
+
+    def draw(self, n: int, layer: int, rng: np.random.Generator) -> tuple[Array, Array | None]:
+        readouts = self._draw_readouts(n, rng)
+        return self._draw_preactivations(readouts, rng), readouts
+
+    def _draw_readouts(self, n: int, rng: np.random.Generator) -> Array:
+        """a, from the Laplace mixture resampled by its importance weights."""
+        dual, proposal = self.solution.dual, self.solution.dual.proposal
+        chosen = rng.choice(len(proposal.weights), size=n * _CANDIDATES, p=proposal.weights)
+        noise = rng.standard_normal((len(chosen), proposal.means.shape[1]))
+        points = proposal.means[chosen] + np.einsum("sij,sj->si", proposal.roots[chosen], noise)
+        log_z, _, _ = dual.sites.cumulants(points @ self.grouped_field.T)
+        log_weights = log_z @ dual.groups.counts - 0.5 * (points**2).sum(1) / dual.readout_variance
+        log_mixed = log_mixture(points, proposal.means, proposal.roots, proposal.weights)
+        log_weights -= logsumexp(log_mixed, axis=1)
+        weights = np.exp(log_weights - logsumexp(log_weights))
+        kept = np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n)
+        return np.asarray(points[rng.permutation(np.minimum(kept, len(points) - 1))])
+
+    def _draw_preactivations(self, readouts: Array, rng: np.random.Generator) -> Array:
+        """z given a, input by input, by the inverse of its distribution function on a fine grid."""
+        n, sites = len(readouts), self.solution.dual.sites
+        x = np.linspace(-9.0, 9.0, _CELLS + 1)
+        z = np.empty((n, len(self._member)))
+        rows = np.arange(n)[:, None]
+        for group, variance in enumerate(sites.variances):
+            nodes = np.sqrt(variance) * x
+            fields = readouts @ self.grouped_field[group]
+            exponent = np.multiply.outer(fields, sites.nonlinearity(nodes)) - 0.5 * x**2
+            density = np.exp(exponent - exponent.max(1, keepdims=True))
+            cumulative = np.cumsum(density[:, 1:] + density[:, :-1], axis=1)
+            cumulative /= cumulative[:, -1:]
+            members = np.flatnonzero(self._member == group)
+            uniform = rng.random((n, len(members)))
+            cell = np.searchsorted((cumulative + rows).ravel(), (uniform + rows).ravel())
+            cell = np.clip(cell.reshape(uniform.shape) - rows * _CELLS, 0, _CELLS - 1)
+            z[:, members] = nodes[cell] + (nodes[1] - nodes[0]) * rng.random(uniform.shape)
+        return z
+
+    @cached_property
+    def _output_covariance(self) -> LowRankPlusBlocks:
+        """N T + Cov(phi a^T), (16)."""
+        n_groups, m = self.grouped_field.shape
+        values, vectors = np.linalg.eigh(self.solution.output_covariance())
+        root = (vectors * np.sqrt(np.maximum(values, 0.0))).reshape(n_groups, m, -1)
+        blocks = self.solution.output_spread() + (self.solution.dual.noise + 1e-12) * np.eye(m)
+        return LowRankPlusBlocks(
+            root[self._member].reshape(len(self._member) * m, -1), blocks[self._member]
+        )
+
+    def training_variance(self) -> Array:
+        noise = self.solution.dual.noise  # C - C (C + N T)^{-1} C
+        return noise - noise**2 * self._output_covariance.inverse_diagonal()
+
+    @cached_property
+    def _ensemble(self) -> tuple[Array, Array]:
+        rng = np.random.default_rng(self.seed)
+        readouts = self._draw_readouts(_N_NEURONS, rng)
+        return self._draw_preactivations(readouts, rng), readouts
+
+    def predict(self, inputs: NewInputs) -> tuple[Array, Array]:
+        """By averages over drawn neurons, with the outputs on the training inputs, which are known
+        exactly, as control variates: a test input that is a training input is predicted exactly."""
+        z, readouts = self._ensemble
+        variances = self.solution.dual.groups.variances[self._member]
+        phi = self.solution.dual.sites.nonlinearity
+        weights = inputs.cross / variances
+        rest = np.maximum(np.diagonal(inputs.own) - (weights * inputs.cross).sum(1), 0.0)
+        trained = (phi(z)[:, :, None] * readouts[:, None, :]).reshape(len(z), -1)
+        surplus = self.solution.outputs[self._member].ravel() - trained.mean(0)
+        trained -= trained.mean(0)
+        mean, variance = np.empty((2, len(weights), readouts.shape[1]))
+        for index, (row, left) in enumerate(zip(weights, rest, strict=True)):
+            centre = z @ row
+            spread = np.full_like(centre, left)
+            new = gaussian_mean(phi, centre, spread)[:, None] * readouts
+            second = gaussian_mean(lambda z: phi(z) ** 2, centre, spread)[:, None] * readouts**2
+            cross = trained.T @ (new - new.mean(0)) / len(z)  # (P m, m)
+            control = self._output_covariance.solve(cross.reshape(*self.field.shape, -1))
+            control = control.reshape(cross.shape)
+            mean[index] = new.mean(0) + surplus @ control
+            variance[index] = second.mean(0) - new.mean(0) ** 2 - (cross * control).sum(0)
+        return mean, np.maximum(variance, 0.0)
+
+    def kernel(self, layer: int, inputs: NewInputs) -> Array:
+        z, _ = self._ensemble
+        weights = inputs.cross / self.solution.dual.groups.variances[self._member]
+        values, vectors = np.linalg.eigh(inputs.own - weights @ inputs.cross.T)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        noise = np.random.default_rng(self.seed + 1).standard_normal((len(z), len(weights)))
+        activations = self.solution.dual.sites.nonlinearity(z @ weights.T + noise @ root.T)
+        return np.asarray(activations.T @ activations / len(z))

@@ -1,0 +1,288 @@
+"""Linear networks of any depth, docs/theory.md section 4.
+
+phi(z) = c z is the identity with sigma_l^2 -> c^2 sigma_l^2 (l >= 2) and sigma_a^2 -> c^2
+sigma_a^2, so all of this module works with those rescaled variances and with the readout c a.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+from attrs import frozen
+from scipy import optimize
+
+from fltheory.errors import ConvergenceError
+from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
+from fltheory.model import Model
+from fltheory.numerics.validation import Array
+
+_RANK_CUT = 1e-10  # relative eigenvalue of K_0 that counts as zero
+_ROUNDING = 1e-9  # residual that is not asked to be lower
+_WARM_UP = 30  # damped iterations before the root finder
+_IN_RANGE = 1e-8  # relative part of Y outside the range of K_0 that is put down to rounding
+
+
+@frozen(eq=False)
+class LinearPosterior(NeuronPosterior):
+    """Gaussian neurons (10) in every layer.
+
+    Attributes
+    ----------
+    growth
+        R = U / sigma_a^2, the factor by which learning stretches the readout, (m, m).
+    field
+        t, (P, m).
+    """
+
+    model: Model
+    growth: Array
+    field: Array
+
+    @property
+    def slope(self) -> float:
+        """c of phi(z) = c z."""
+        return float(self.model.nonlinearity(np.ones(1))[0])
+
+    @cached_property
+    def variances(self) -> tuple[float, ...]:
+        """sigma_1^2, then c^2 sigma_l^2 of the layers above."""
+        first, *rest = self.model.weight_variances
+        return first, *(self.slope**2 * v for v in rest)
+
+    def stretch(self, layer: int) -> Array:
+        """U_l = sigma_a^2 prod_{j>l} sigma_j^2 R^(L-l+1), (m, m): (10')."""
+        above = self.slope**2 * self.model.readout_variance * math.prod(self.variances[layer:])
+        power = self.model.n_hidden_layers - layer + 1
+        return np.asarray(above * np.linalg.matrix_power(self.growth, power))
+
+    @cached_property
+    def _parts(self) -> list[KernelParts]:
+        """<z z^T> of layers 0 (K_0 itself) to L, as the prior's kernel and the learned directions."""
+        parts = [KernelParts(self.model.input_kernel, np.zeros((0, len(self.field))))]
+        for layer in range(1, self.model.n_hidden_layers + 1):
+            below = parts[-1]
+            variance = self.variances[layer - 1] if layer > 1 else 1.0  # K_0 contains sigma_1^2
+            kernel = variance * below.total
+            learned = np.linalg.cholesky(self.stretch(layer)).T @ self.field.T @ kernel
+            rows = np.concatenate([math.sqrt(variance) * below.patterns, learned])
+            _, values, directions = np.linalg.svd(rows, full_matrices=False)
+            m = self.field.shape[1]  # all rows lie in the m directions K_0 t
+            patterns = values[:m, None] * directions[:m]
+            parts.append(KernelParts(variance * below.bulk, patterns))
+        return parts
+
+    def kernel_below(self, layer: int) -> Array:
+        """K_{l-1}, the covariance of z^l at the prior's weights, (P, P)."""
+        variance = self.variances[layer - 1] if layer > 1 else 1.0
+        return np.asarray(variance * self._parts[layer - 1].total)
+
+    def kernel_parts(self, layer: int) -> KernelParts:
+        parts, slope = self._parts[layer], self.slope
+        return KernelParts(slope**2 * parts.bulk, slope * parts.patterns)
+
+    def conjugate_kernel(self, layer: int) -> Array:
+        if layer == self.model.n_hidden_layers:
+            return np.asarray(self.model.readout_variance * self.field @ self.field.T)
+        # the identity network's Kt_l is conjugate to z z^T, so that of phi = c z has 1 / c^2
+        scale = self.variances[layer] / self.slope**2
+        return np.asarray(scale * self.field @ self.stretch(layer + 1) @ self.field.T)
+
+    @cached_property
+    def branches(self) -> BranchTable:
+        n, m = self.field.shape
+        covariance = self.model.readout_variance * self.growth
+        return BranchTable(np.ones(1), np.zeros((1, m)), covariance[None], np.zeros((1, n)))
+
+    @cached_property
+    def action(self) -> float:
+        """S of (8)."""
+        noise, task = self.model.scaled_temperature, self.model.task
+        if math.isinf(noise):
+            return 0.0
+        value = 0.5 * noise * np.sum(self.field**2) - np.sum(self.field * task.targets)
+        value += 0.5 * np.linalg.slogdet(self.growth)[1]
+        for layer in range(1, self.model.n_hidden_layers):
+            variance, stretch = self.variances[layer], self.stretch(layer + 1)
+            inner = self.field.T @ self.kernel_below(layer) @ self.field @ stretch
+            value -= 0.5 * np.linalg.slogdet(np.eye(len(inner)) - variance * inner)[1]
+            kernel = variance * self._parts[layer].total
+            value -= 0.5 * np.trace(self.field.T @ kernel @ self.field @ stretch)
+        return float(value)
+
+    @cached_property
+    def residual(self) -> float:
+        """Largest entry of Y - N T t - sigma_a^2 K_L t, zero at the prior."""
+        if math.isinf(self.model.scaled_temperature):
+            return 0.0
+        kernel = self.kernel_parts(self.model.n_hidden_layers).total
+        gap = self.model.task.targets - self.model.scaled_temperature * self.field
+        return float(np.abs(gap - self.model.readout_variance * kernel @ self.field).max())
+
+    @property
+    def certificate(self) -> float:
+        """sigma_a^2 times the maximum (14): the largest eigenvalue of 1 - R^{-1}."""
+        return float(1.0 - 1.0 / np.linalg.eigvalsh(self.growth).max())
+
+    def draw(self, n: int, layer: int, rng: np.random.Generator) -> tuple[Array, Array | None]:
+        n_samples, m = self.field.shape
+        noise = rng.standard_normal((n, n_samples))
+        if layer < self.model.n_hidden_layers:
+            return noise @ _root(self._parts[layer].total), None
+        kernel = self.kernel_below(layer)
+        readouts = rng.standard_normal((n, m)) @ _root(self.stretch(layer))  # of c a
+        return readouts @ self.field.T @ kernel + noise @ _root(kernel), readouts / self.slope
+
+    def training_variance(self) -> Array:
+        kernel = self.model.input_kernel
+        return self._variance(kernel, np.diagonal(kernel))
+
+    def predict(self, inputs: NewInputs) -> tuple[Array, Array]:
+        mean = inputs.cross @ self.field @ self.stretch(1)
+        return mean, self._variance(inputs.cross, np.diagonal(inputs.own))
+
+    def kernel(self, layer: int, inputs: NewInputs) -> Array:
+        own, cross = inputs.own, inputs.cross
+        train = self.model.input_kernel
+        for lower in range(1, layer + 1):
+            variance = self.variances[lower - 1] if lower > 1 else 1.0
+            own, cross, train = variance * own, variance * cross, variance * train
+            learned = self.field @ self.stretch(lower) @ self.field.T
+            own = own + cross @ learned @ cross.T
+            cross = cross + cross @ learned @ train
+            train = self._parts[lower].total
+        return np.asarray(self.slope**2 * own)
+
+    def _variance(self, cross: Array, own: Array) -> Array:
+        """N times the variance of the outputs at inputs with K_0 rows ``cross`` and diagonal ``own``.
+
+        Given the layers above, the first layer is a Gaussian process of covariance U_1 K_0 / N.
+        Fluctuations of U_1 add a term of the same order at T > 0, known for L = 1.
+        """
+        noise = self.model.scaled_temperature
+        stretch, outputs = np.linalg.eigh(self.stretch(1))  # u_r and their directions
+        prior = own[:, None] * stretch
+        if math.isinf(noise):
+            return np.asarray(prior @ (outputs**2).T)
+        kappa, modes = _spectrum(self.model.input_kernel)
+        along = cross @ modes  # (n, k)
+        response = 1.0 / (np.multiply.outer(kappa, stretch) + noise)  # (k, r)
+        process = prior - (along**2) @ (response * stretch**2)
+        covariance = np.einsum("xr,rs->xrs", process, np.eye(len(stretch)))
+        if self.model.n_hidden_layers == 1 and noise > 0:
+            covariance = covariance + self._fluctuation(kappa, modes, along, response, stretch, outputs)
+        return np.einsum("ir,xrs,is->xi", outputs, covariance, outputs)
+
+    def _fluctuation(
+        self, kappa: Array, modes: Array, along: Array, response: Array, stretch: Array, outputs: Array
+    ) -> Array:
+        """The part of (16) from fluctuations of U at L = 1, in U's eigenbasis: (n, m, m).
+
+        g = phi a^T is a Gaussian of covariance K_0 U plus (K_0 t) xi, Cov xi = U U + its transpose.
+        """
+        m, noise = len(stretch), self.model.scaled_temperature
+        field = modes.T @ self.field @ outputs  # t in both eigenbases, (k, j)
+        slope = noise * np.einsum("xk,kj,kr->xrj", along, field, response)
+        gram = np.einsum("k,ki,kj,kr->rij", kappa**2, field, field, response)
+        eye = np.eye(m)
+        spread = np.einsum("j,r,ji,rs->rjsi", stretch, stretch, eye, eye)
+        spread += np.einsum("j,r,js,ri->rjsi", stretch, stretch, eye, eye)
+        spread = spread.reshape(m * m, m * m)
+        precision = np.einsum("rij,rs->risj", gram, eye).reshape(m * m, m * m)
+        posterior = spread @ np.linalg.inv(np.eye(m * m) + precision @ spread)
+        return np.einsum("xrj,rjsi,xsi->xrs", slope, posterior.reshape(m, m, m, m), slope, optimize=True)
+
+
+def _root(matrix: Array) -> Array:
+    """The symmetric square root of a positive matrix, rounding errors of its spectrum cut."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+
+
+def _spectrum(kernel: Array) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors of the range of K_0, (k,) and (P, k)."""
+    values, vectors = np.linalg.eigh(kernel)
+    kept = values > _RANK_CUT * values[-1]
+    return values[kept], vectors[:, kept]
+
+
+def solve_linear(
+    model: Model, *, tolerance: float, max_iterations: int, report: Callable[[float], None]
+) -> tuple[LinearPosterior, int]:
+    """The fixed point (10') for R, in its logarithm: damped iteration, then Powell's hybrid method.
+
+    The damping 1 / (L + 1) makes the iteration a contraction at T = 0 (docs/theory.md, section 4).
+
+    Raises
+    ------
+    ValueError
+        At T = 0 with targets outside the range of K_0, naming its rank.
+    ConvergenceError
+        If the residual of (5) stays above the tolerance.
+    """
+    m, noise = model.task.n_outputs, model.scaled_temperature
+    prior = LinearPosterior(model, np.eye(m), np.zeros_like(model.task.targets))
+    if math.isinf(noise):
+        return prior, 0
+    kappa, modes = _spectrum(model.input_kernel)
+    projected = modes.T @ model.task.targets  # y_k
+    outside = model.task.targets - modes @ projected
+    if noise == 0.0:
+        _check_range(model, outside, len(kappa))
+    base, depth = prior.stretch(1)[0, 0], model.n_hidden_layers  # sigma_a^2 Pi and L
+
+    def fields(log_growth: Array) -> tuple[Array, Array, Array]:  # t_k in the eigenbasis of U_1
+        power = base * _apply(np.exp, depth * log_growth)
+        stretch, vectors = np.linalg.eigh(power)
+        return (projected @ vectors) / (np.multiply.outer(kappa, stretch) + noise), stretch, vectors
+
+    def change(log_growth: Array) -> Array:
+        field, stretch, vectors = fields(log_growth)
+        root = np.sqrt(stretch)
+        learned = root[:, None] * (field.T @ (kappa[:, None] * field)) * root
+        return _apply(np.log, np.eye(m) + vectors @ learned @ vectors.T) - log_growth
+
+    upper = np.triu_indices(m)
+
+    def packed(entries: Array) -> Array:
+        matrix = np.zeros((m, m))
+        matrix[upper] = entries
+        difference = change(matrix + np.triu(matrix, 1).T)
+        report(float(np.abs(difference).max()))
+        return np.asarray(difference[upper])
+
+    log_growth = np.zeros((m, m))
+    for _ in range(_WARM_UP):
+        log_growth = log_growth + change(log_growth) / (depth + 1)
+    options = {"xtol": 1e-14, "maxfev": max_iterations * (1 + m * m)}
+    found = optimize.root(packed, log_growth[upper], method="hybr", options=options)
+    log_growth[upper] = found.x
+    log_growth = np.triu(log_growth) + np.triu(log_growth, 1).T
+    field, _, vectors = fields(log_growth)
+    field = modes @ field @ vectors.T
+    if noise > 0.0:
+        field = field + outside / noise
+    solution = LinearPosterior(model, _apply(np.exp, log_growth), field)
+    if not solution.residual < max(tolerance, _ROUNDING):
+        raise ConvergenceError(
+            f"the linear theory stopped with residual {solution.residual:.2e} above tolerance "
+            f"{tolerance:.1e} after {_WARM_UP + found.nfev} iterations; try a larger tolerance or temperature",
+            last=solution,
+        )
+    return solution, _WARM_UP + int(found.nfev)
+
+
+def _apply(function: Callable[[Array], Array], matrix: Array) -> Array:
+    """A function of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * function(values)) @ vectors.T)
+
+
+def _check_range(model: Model, outside: Array, rank: int) -> None:
+    targets = model.task.targets
+    if np.abs(outside).max() > _IN_RANGE * np.abs(targets).max():
+        raise ValueError(
+            f"temperature: expected above 0, since a linear network cannot fit these targets exactly: K_0 "
+            f"has rank {rank} of {len(targets)} and they lie outside its range "
+            f"(relative distance {np.linalg.norm(outside) / np.linalg.norm(targets):.2g}); got 0"
+        )
