@@ -18,7 +18,6 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import norm, qmc
 
 from fltheory.meanfield.branches import code_patterns, distinct_rows, neuron_states
-from fltheory.meanfield.neuron import NeuronPosterior, NewInputs, ReadoutMoments
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.gaussian import grid_for
 from fltheory.numerics.newton import minimise, minimise_batch

@@ -36,7 +36,7 @@ class HMC(Sampler):
         anew for each trajectory: a fixed length resonates with oscillations of the same period.
     """
 
-    n_leapfrog: int = field(default=20, converter=checked(check_integer))
+    n_leapfrog: int = field(default=10, converter=checked(check_integer))
     step_size: float = field(default=0.1, converter=checked(check_real, minimum=0.0, exclusive=True))
     target_acceptance: float = field(default=0.8, converter=checked(_check_fraction))
     jitter: float = field(default=0.5, converter=checked(_check_fraction))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve, frozen
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fltheory.model import Model
 from fltheory.network.forward import hidden_layers, outputs
@@ -19,6 +18,7 @@ from fltheory.sampler.base import Target
 from fltheory.task import ArrayTask, OrthogonalClassification
 
 N_CHAINS = 3
+SIGMOID = Sigmoid()
 
 
 @frozen
@@ -30,7 +30,7 @@ class Swish(Nonlinearity):
 
 
 def make_model(
-    phi=Sigmoid(), *, width=6, temperature=0.3, depth=1, lazy=False, n_samples=3, n_inputs=4, n_outputs=2
+    phi=SIGMOID, *, width=6, temperature=0.3, depth=1, lazy=False, n_samples=3, n_inputs=4, n_outputs=2
 ) -> Model:
     rng = np.random.default_rng(1)
     task = ArrayTask(rng.normal(size=(n_samples, n_inputs)), rng.normal(size=(n_samples, n_outputs)))
@@ -220,7 +220,12 @@ def test_readouts_are_drawn_from_their_gaussian_posterior(temperature):
     across = deviation[:, :, None, 0] * deviation[:, None, :, 1]
     assert np.abs(z_score(across, np.zeros((4, 4)))).max() < 4.5
     # negative twin: readouts 5 % too wide
-    assert np.abs(z_score((1.05 * deviation[:, :, None, 0]) * (1.05 * deviation[:, None, :, 0]), covariance)).max() > 6
+    assert (
+        np.abs(
+            z_score((1.05 * deviation[:, :, None, 0]) * (1.05 * deviation[:, None, :, 0]), covariance)
+        ).max()
+        > 6
+    )
 
 
 def z_score(values: np.ndarray, expected: np.ndarray) -> np.ndarray:

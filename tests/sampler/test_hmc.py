@@ -95,7 +95,9 @@ class AlwaysAccept(Sampler):
         return proposal, info
 
 
-@pytest.mark.parametrize(("sampler", "is_right"), [(HMC(n_leapfrog=5, step_size=0.4), True), (AlwaysAccept(), False)])
+@pytest.mark.parametrize(
+    ("sampler", "is_right"), [(HMC(n_leapfrog=5, step_size=0.4), True), (AlwaysAccept(), False)]
+)
 def test_hmc_leaves_a_gaussian_invariant_and_a_wrong_kernel_does_not(sampler, is_right):
     # About 1e4 effective draws: errors of 1 % of a standard deviation are 1 standard error. Nine
     # numbers beyond 4.5 by chance: 6e-5; a bias of 7 standard errors is missed with 6e-3.
@@ -142,7 +144,8 @@ def test_proposals_without_a_finite_density_are_rejected_and_counted(outside):
     diverged = torch.stack([info.diverged for info in infos])
     accepted = torch.stack([info.accepted for info in infos])
     assert (draws < 1.0).all()
-    assert end.log_density.isfinite().all() and end.gradient.isfinite().all()
+    assert end.log_density.isfinite().all()
+    assert end.gradient.isfinite().all()
     assert 0.02 < diverged.double().mean() < 0.9
     assert not (diverged & accepted).any()
 
@@ -194,5 +197,5 @@ def test_bad_arguments_are_named(name, value, error):
 
 @pytest.mark.parametrize(("dimension", "function"), [(0, abs), (1.5, abs), (True, abs), (1, "log")])
 def test_bad_functions_are_named(dimension, function):
-    with pytest.raises((TypeError, ValueError), match="dimension|log_density"):
+    with pytest.raises((TypeError, ValueError), match=r"dimension|log_density"):
         Target.from_function(dimension, function)

@@ -1,0 +1,212 @@
+"""The answer of the theory: order parameters, and the questions of ``Representation``."""
+
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+from fltheory.meanfield.branches import neuron_states
+from fltheory.meanfield.neuron import NeuronPosterior, NewInputs
+from fltheory.model import Model
+from fltheory.numerics.validation import Array, check_integer, read_only
+from fltheory.representation import Neurons, Prediction, Representation, nearest_class
+
+_DISCRETE = 1e-3  # probability outside the first branch from which neurons sit on discrete codes
+
+
+@frozen(eq=False)
+class Branch:
+    """A group of neurons of the readout layer that share a code.
+
+    Averages are over the whole branch, including the width of a inside it.
+
+    Attributes
+    ----------
+    probability
+        P_gamma, the share of neurons.
+    readout, readout_covariance
+        Mean and covariance of the readout weights, (m,) and (m, m).
+    activations
+        Mean activation on each training input, (P,).
+    code
+        For each class 1 if the branch is active on it, else 0; None without labels and for linear
+        networks, whose code is analog.
+    """
+
+    probability: float
+    readout: Array
+    readout_covariance: Array
+    activations: Array
+    code: tuple[int, ...] | None
+
+
+@frozen(eq=False)
+class Outlier:
+    """A condensed neuron: a = sqrt(N) readout, z = sqrt(N) preactivations (docs/theory.md section 6).
+
+    Attributes
+    ----------
+    readout
+        (m,).
+    preactivations, activations
+        On the training inputs, (P,), in the same units.
+    """
+
+    readout: Array
+    preactivations: Array
+    activations: Array
+
+
+@frozen(eq=False)
+class Decomposition:
+    """A kernel as a bulk and a few directions: kernel = bulk + sum of outer products of ``outliers``.
+
+    Attributes
+    ----------
+    bulk
+        Covariance inside branches (bounded phi), the prior's kernel (linear), (P, P).
+    outliers
+        sqrt(P_gamma) <phi>_gamma of each branch, or the learned directions, (k, P).
+    """
+
+    bulk: Array
+    outliers: Array
+
+    @property
+    def kernel(self) -> Array:
+        """Their sum, (P, P)."""
+        return read_only(self.bulk + self.outliers.T @ self.outliers)
+
+
+@frozen(eq=False, repr=False)
+class MeanFieldSolution(Representation):
+    """The solution of the mean-field equations at infinite width.
+
+    Attributes
+    ----------
+    model
+        The network and the task.
+    neuron
+        The law of single neurons, on which all answers rest.
+    free_energy
+        -S of docs/theory.md (8), per neuron.
+    residual
+        Largest absolute entry of Y - N T t - <phi a^T>, (5).
+    certificate
+        sigma_a^2 times the maximum in (14): at most 1, tight at 1; None if phi is bounded.
+    n_iterations
+        Steps the solver took.
+    method
+        "closed form" (linear, prior), "quadrature" (diagonal K_0) or "ep".
+    """
+
+    model: Model
+    neuron: NeuronPosterior
+    free_energy: float
+    residual: float
+    certificate: float | None
+    n_iterations: int
+    method: str
+    action_path: tuple[float, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        branches = ", ".join(f"{b.probability:.3f}" for b in self.branches)
+        return (
+            f"MeanFieldSolution({self.model.nonlinearity!r}, L={self.model.n_hidden_layers}, "
+            f"NT={self.model.scaled_temperature:g}, branches=({branches}), "
+            f"free_energy={self.free_energy:.6g}, residual={self.residual:.1e}, method={self.method!r})"
+        )
+
+    @property
+    def dual_field(self) -> Array:
+        return read_only(self.neuron.field)
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """Of the readout layer, most probable first; one for a linear network."""
+        table = self.neuron.branches
+        return tuple(
+            Branch(float(p), read_only(a), read_only(c), read_only(phi), self._code(phi))
+            for p, a, c, phi in zip(
+                table.probabilities, table.readout, table.readout_covariance, table.activations, strict=True
+            )
+        )
+
+    @property
+    def outliers(self) -> tuple[Outlier, ...]:
+        """The condensed neurons: none for linear and bounded phi."""
+        return ()
+
+    @property
+    def readout_covariance(self) -> Array:
+        """U, the covariance of a readout over the whole posterior, (m, m)."""
+        return read_only(self.neuron.branches.total_readout_covariance)
+
+    def kernel(self, layer: int, inputs: object = None) -> Array:
+        layer = self.model.check_layer(layer)
+        new = None if inputs is None else self._new(inputs)
+        if layer == 0:
+            return read_only(self.model.input_kernel if new is None else new.own)
+        if new is None:
+            return read_only(self.neuron.kernel_parts(layer).total)
+        return read_only(self.neuron.kernel(layer, new))
+
+    def conjugate_kernel(self, layer: int) -> Array:
+        """Kt_l, conjugate to the kernel of a layer (1 to L), (P, P); Kt_L = sigma_a^2 t t^T."""
+        return read_only(self.neuron.conjugate_kernel(self.model.check_layer(layer, lowest=1)))
+
+    def decomposition(self, layer: int) -> Decomposition:
+        """The kernel of a layer (1 to L) as a bulk and a few directions."""
+        parts = self.neuron.kernel_parts(self.model.check_layer(layer, lowest=1))
+        return Decomposition(read_only(parts.bulk), read_only(parts.patterns))
+
+    def symmetry(self, layer: int) -> str:
+        """Whether the permutation symmetry of the neurons of a layer (1 to L) is "broken" or "intact".
+
+        Broken: neurons sit on discrete codes and stay there. Intact: representations drift.
+        """
+        layer = self.model.check_layer(layer, lowest=1)
+        discrete = self.neuron.branches.probabilities[0] < 1.0 - _DISCRETE
+        return "broken" if discrete and layer == self.model.n_hidden_layers else "intact"
+
+    def predict(self, inputs: object = None) -> Prediction:
+        """Mean (15) and variance (16) of the output on inputs (n, N0), the training inputs if None.
+
+        The variance is of order 1/N, without a term from fluctuations of the kernels below the
+        last layer, which is not known for L > 1 at T > 0.
+        """
+        if inputs is None:
+            mean, variance = self._training_mean(), self.neuron.training_variance()
+        else:
+            mean, variance = self.neuron.predict(self._new(inputs))
+        labels = nearest_class(self.model.task, mean)
+        return Prediction(read_only(mean), read_only(variance / self.model.width), labels)
+
+    def neurons(self, n: int, layer: int, seed: int = 0) -> Neurons:
+        layer = self.model.check_layer(layer, lowest=1)
+        rng = np.random.default_rng(check_integer("seed", seed, minimum=0))
+        z, readouts = self.neuron.draw(check_integer("n", n), layer, rng)
+        activations = np.asarray(self.model.nonlinearity(z))
+        return Neurons(read_only(activations), read_only(z), None if readouts is None else read_only(readouts))
+
+    def _training_mean(self) -> Array:
+        field, noise = self.neuron.field, self.model.scaled_temperature
+        return np.zeros_like(field) if np.isinf(noise) else self.model.task.targets - noise * field
+
+    def _new(self, inputs: object) -> NewInputs:
+        array = self.model.check_inputs(inputs)
+        cross = self.model.kernel_between(array, self.model.task.inputs)
+        return NewInputs(cross, self.model.kernel_between(array, array))
+
+    def _code(self, activations: Array) -> tuple[int, ...] | None:
+        labels = self.model.task.labels
+        if labels is None or self.model.nonlinearity.is_linear:
+            return None
+        return activation_code(self.model, activations, labels)
+
+
+def activation_code(model: Model, activations: Array, labels: NDArray[np.int64]) -> tuple[int, ...]:
+    """For each class 1 if the mean activation on it is in the upper half of phi's range, else 0."""
+    scale = float(np.sqrt(np.diagonal(model.input_kernel).max()))
+    middle = float(np.mean(model.nonlinearity(neuron_states(model.nonlinearity, scale))))
+    means = [activations[labels == c].mean() for c in np.unique(labels)]
+    return tuple(int(mean > middle) for mean in means)

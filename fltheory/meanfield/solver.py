@@ -1,0 +1,252 @@
+"""Which theory answers for a model, and what is said when it cannot."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from attrs import evolve
+
+from fltheory.errors import ConvergenceError
+from fltheory.meanfield.factorised import FactorisedPosterior
+from fltheory.meanfield.gaussian_mixture import MixturePosterior
+from fltheory.meanfield.linear import solve_linear
+from fltheory.meanfield.quadrature import GroupedSearch, GroupedTargets
+from fltheory.meanfield.readout import DualPoint, DualProblem, solve_dual
+from fltheory.meanfield.solution import MeanFieldSolution
+from fltheory.meanfield.untrained import UntrainedPosterior
+from fltheory.model import Model
+from fltheory.numerics.gaussian import gaussian_second_moment
+from fltheory.numerics.validation import Array
+
+_RANK_CUT = 1e-10  # relative eigenvalue of a kernel that counts as zero
+_LARGEST_GROUPED = 1200  # entries of t up to which the exact problem is solved with dense matrices
+_MOST_OUTPUTS = 6  # up to which quasi-random points cover the readout
+_COLD = 3e-3  # N T below which a kernel that is not diagonal is approached from above
+_LADDER = 0.5
+
+Report = Callable[[float], None]
+
+
+def solve_model(
+    model: Model,
+    *,
+    method: str,
+    start: MeanFieldSolution | None,
+    tolerance: float,
+    max_iterations: int,
+    seed: int,
+    report: Report,
+) -> MeanFieldSolution:
+    """Solve the mean-field equations of a model by the engine that fits it.
+
+    Raises
+    ------
+    ValueError
+        If no engine covers the model, or T = 0 and the targets cannot be fitted.
+    ConvergenceError
+        If the engine stops above the tolerance.
+    """
+    if model.is_lazy:
+        raise ValueError("readout_scaling: expected 'non-lazy', the only one that solve() covers; got 'lazy'")
+    if model.nonlinearity.is_linear:
+        linear, steps = solve_linear(
+            model, tolerance=tolerance, max_iterations=max_iterations, report=report
+        )
+        return MeanFieldSolution(
+            model, linear, -linear.action, linear.residual, linear.certificate, steps, "closed form"
+        )
+    if model.n_hidden_layers > 1:
+        raise ValueError(
+            "n_hidden_layers: expected 1, up to which solve() covers nonlinear networks (sample() covers "
+            f"any depth); got {model.n_hidden_layers}"
+        )
+    certificate = None if model.nonlinearity.is_bounded else 0.0
+    if math.isinf(model.scaled_temperature):
+        return MeanFieldSolution(model, UntrainedPosterior(model), 0.0, 0.0, certificate, 0, "closed form")
+    if not model.nonlinearity.is_bounded:
+        raise ValueError(
+            "nonlinearity: expected a linear or bounded function, which solve() covers (sample() covers "
+            f"all); got {model.nonlinearity!r} with asymptotic slopes {model.nonlinearity.asymptotic_slopes}"
+        )
+    if model.scaled_temperature == 0.0:
+        _check_range(model)
+    if method == "auto" and _is_grouped(model):
+        return _solve_grouped(model, start, tolerance, max_iterations, seed, report)
+    return _solve_ep(model, start, tolerance, max_iterations, seed, report)
+
+
+def _is_grouped(model: Model) -> bool:
+    """Whether K_0 is diagonal and the exact problem small enough."""
+    kernel = model.input_kernel
+    if np.count_nonzero(kernel - np.diag(np.diagonal(kernel))) or not np.diagonal(kernel).all():
+        return False
+    groups = GroupedTargets.of(model.task.targets, np.diagonal(kernel))
+    return groups.targets.size <= _LARGEST_GROUPED and groups.targets.shape[1] <= _MOST_OUTPUTS
+
+
+def _check_range(model: Model) -> None:
+    """Refuse T = 0 with targets that no network fits, naming inputs that conflict."""
+    targets, kernel = model.task.targets, model.input_kernel
+    values, vectors = np.linalg.eigh(gaussian_second_moment(model.nonlinearity, kernel))
+    null = vectors[:, values <= _RANK_CUT * values[-1]]
+    if np.abs(null.T @ targets).max(initial=0.0) <= 1e-6 * np.abs(targets).max():
+        return
+    conflict = _conflicting_inputs(kernel, targets)
+    which = f"inputs {conflict[0]} and {conflict[1]} are equal but their targets differ" if conflict else (
+        f"the kernel of the lazy network has rank {len(values) - null.shape[1]} of {len(values)}"
+    )
+    raise ValueError(f"temperature: expected above 0 for targets that cannot be fitted exactly ({which}); got 0")
+
+
+def _conflicting_inputs(kernel: Array, targets: Array) -> tuple[int, int] | None:
+    norms = np.diagonal(kernel)
+    distance = norms[:, None] + norms - 2 * kernel
+    equal = distance <= 1e-10 * norms.max()
+    differ = np.abs(targets[:, None] - targets).max(-1) > 1e-10 * np.abs(targets).max()
+    pairs = np.argwhere(np.triu(equal & differ, 1))
+    return (int(pairs[0, 0]), int(pairs[0, 1])) if len(pairs) else None
+
+
+def _solve_grouped(
+    model: Model,
+    start: MeanFieldSolution | None,
+    tolerance: float,
+    max_iterations: int,
+    seed: int,
+    report: Report,
+) -> MeanFieldSolution:
+    groups = GroupedTargets.of(model.task.targets, np.diagonal(model.input_kernel))
+    search = GroupedSearch(
+        groups,
+        model.nonlinearity,
+        noise=model.scaled_temperature,
+        readout_variance=model.readout_variance,
+        seed=seed,
+    )
+    field = np.zeros_like(groups.targets)
+    if start is not None:
+        np.divide(start.dual_field.sum(0), len(groups.member), out=field[0])
+        for group in range(len(field)):
+            field[group] = start.dual_field[groups.member == group].mean(0)
+    here, field, converged = search.run(
+        field, tolerance=tolerance, max_iterations=max_iterations, report=report
+    )
+    residual = float(np.abs(here.gradient).max())
+    solution = MeanFieldSolution(
+        model,
+        FactorisedPosterior(here, field, seed),
+        -here.value,
+        residual,
+        None,
+        len(search.path),
+        "quadrature",
+        tuple(search.path),
+    )
+    if not converged:
+        raise ConvergenceError(
+            f"the theory stopped after {len(search.path)} steps with residual {residual:.2e} (tolerance "
+            f"{tolerance:.1e}); try a larger max_iterations, another seed, or start= at a solution for a "
+            "higher temperature",
+            last=solution,
+        )
+    return solution
+
+
+def _solve_ep(
+    model: Model,
+    start: MeanFieldSolution | None,
+    tolerance: float,
+    max_iterations: int,
+    seed: int,
+    report: Report,
+) -> MeanFieldSolution:
+    problem = DualProblem(
+        _factor(model.input_kernel),
+        model.task.targets,
+        model.scaled_temperature,
+        model.readout_variance,
+        model.nonlinearity,
+        seed,
+    )
+    first = _dual_point(start, problem)
+
+    def solve(problem: DualProblem, first: DualPoint | None) -> tuple[DualPoint | None, list[float], list[str]]:
+        return solve_dual(
+            problem, start=first, tolerance=tolerance, max_iterations=max_iterations, report=report
+        )
+
+    if first is not None or problem.noise >= _COLD:
+        point, path, tried = solve(problem, first)
+        if point is not None and point.residual < tolerance:
+            return _mixture(model, point, path)
+        raise ConvergenceError(
+            f"the theory is not resolved at N T = {problem.noise:g}: "
+            + ("no branch converged" if point is None else f"residual {point.residual:.2e}")
+            + f" (tolerance {tolerance:.1e}) after {', '.join(tried)}; try a higher temperature, and start= "
+            "from its solution",
+            last=None if point is None else _mixture(model, point, path),
+        )
+    return _descend(model, problem, solve, tolerance)
+
+
+def _descend(
+    model: Model,
+    problem: DualProblem,
+    solve: Callable[[DualProblem, DualPoint | None], tuple[DualPoint | None, list[float], list[str]]],
+    tolerance: float,
+) -> MeanFieldSolution:
+    """Approach a small N T from above; where the way ends, say what is known there."""
+    noise, solved = 16 * _COLD, list[DualPoint]()
+    path: list[float] = []
+    while True:
+        point, path, _ = solve(evolve(problem, noise=noise), solved[-1] if solved else None)
+        if point is None or point.residual >= tolerance:
+            break
+        solved.append(point)
+        if noise == problem.noise:
+            return _mixture(model, point, path)
+        noise = max(_LADDER * noise, problem.noise)
+        if problem.noise == 0.0 and noise < 1e-4:
+            noise = 0.0
+    raise ConvergenceError(_unresolved(model, problem, solved), last=_mixture(model, solved[-1], path) if solved else None)
+
+
+def _unresolved(model: Model, problem: DualProblem, solved: list[DualPoint]) -> str:
+    text = f"the dual field t is not resolved at N T = {problem.noise:g}"
+    if len(solved) < 2:
+        return text + " nor anywhere above; try a higher temperature or another seed"
+    above, last = solved[-2:]
+    kernels = [MixturePosterior(point).kernel_parts(1).total for point in (above, last)]
+    change = np.linalg.norm(kernels[1] - kernels[0]) / np.linalg.norm(kernels[1])
+    output = np.sqrt(np.mean((above.problem.noise * above.field - last.problem.noise * last.field) ** 2))
+    growth = np.linalg.norm(last.field) / np.linalg.norm(above.field)
+    return text + (
+        f": the last solution is at N T = {last.problem.noise:g} (attached as .last), and |t| still grew by "
+        f"a factor {growth:.2f} from N T = {above.problem.noise:g}. Resolved are the outputs on the training "
+        f"inputs, to +-{output:.2g} rms, and the kernel, to +-{change:.1%}"
+    )
+
+
+def _mixture(model: Model, point: DualPoint, path: list[float]) -> MeanFieldSolution:
+    noise = point.problem.noise
+    model = evolve(model, temperature=noise / model.width) if noise != model.scaled_temperature else model
+    return MeanFieldSolution(
+        model, MixturePosterior(point), -point.value, point.residual, None, len(path), "ep", tuple(path)
+    )
+
+
+def _dual_point(start: MeanFieldSolution | None, problem: DualProblem) -> DualPoint | None:
+    """Where EP can go on from: its own solution for as many inputs and outputs."""
+    if start is None or start.method != "ep":
+        return None
+    neuron = start.neuron
+    assert isinstance(neuron, MixturePosterior)
+    same = neuron.point.problem.kernel_factor.shape == problem.kernel_factor.shape
+    return neuron.point if same else None
+
+
+def _factor(kernel: Array) -> Array:
+    """F (P, q) with K = F F^T, q the rank."""
+    values, vectors = np.linalg.eigh(kernel)
+    kept = values > _RANK_CUT * values[-1]
+    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
