@@ -27,6 +27,8 @@ _LOST = 0.02  # log Z below its convex bound by this much means that a branch wa
 _NEGLIGIBLE = 1e-9  # weight of a branch that the Newton matrix leaves out
 _FIRST_RADIUS, _LARGEST_RADIUS = 1.5, 5.0
 _POWERS = (1.0, 0.75, 0.5, 0.25)
+_ON_THE_WAY = 1e-3  # tolerance at the N T that are only passed through
+_PATIENCE = 12  # steps without halving the residual after which a search gives up
 _HOT = 8.0  # N T at which the lazy kernel nearly solves the problem
 _COOLING = 0.4
 
@@ -248,20 +250,22 @@ class DualSearch:
         Returns the last point, None if there is not even a first.
         """
         point = self._fresh(field, sites, residual=1.0, max_iterations=100)
-        searched = True
-        for _ in range(max_iterations):
-            if point is None:
-                break
+        searched, residuals = True, list[float]()
+        while point is not None and len(residuals) < max_iterations:
+            last = point
             self.path.append(point.value)
+            residuals.append(point.residual)
             report(point.residual)
-            if point.residual < tolerance:
-                if searched:
-                    break
-                point = self._fresh(point.field, point.sites, residual=point.residual)
-                searched = True
+            if point.residual >= tolerance:
+                if len(residuals) > _PATIENCE and min(residuals[-_PATIENCE:]) > 0.5 * min(residuals[:-_PATIENCE]):
+                    return point
+                point, searched = self._step(point), False
+            elif searched:
+                return point
             else:
-                point = self._step(point)
-                searched = False
+                point, searched = self._fresh(point.field, point.sites, residual=point.residual), True
+            if point is None:
+                return last
         return point
 
     def _fresh(
@@ -326,60 +330,91 @@ class DualSearch:
         return None if trial is None or trial.log_partition < least else trial
 
 
+@frozen(eq=False)
+class Attempt:
+    """Where to start from, and through which problems to go: the last is the one to solve."""
+
+    words: str
+    field: Array
+    sites: Array | None
+    stages: list[DualProblem]
+
+    def run(self, *, tolerance: float, max_iterations: int, report: Report) -> tuple[DualPoint | None, list[float]]:
+        """The last point of the last stage, None if it is not reached, and S along the way."""
+        field, sites, path = self.field, self.sites, list[float]()
+        point: DualPoint | None = None
+        for stage in self.stages:
+            last = stage is self.stages[-1]
+            search = DualSearch(stage)
+            point = search.run(
+                field,
+                sites,
+                tolerance=tolerance if last else _ON_THE_WAY,
+                max_iterations=max_iterations,
+                report=report,
+            )
+            path += search.path
+            if point is None or (not last and point.residual > 10 * _ON_THE_WAY):
+                return (point, path) if last else (None, path)
+            field, sites = point.field, point.sites
+        return point, path
+
+
+@frozen(eq=False)
+class DualResult:
+    """The best point found, S along the path to it, and what was tried in vain, in words."""
+
+    point: DualPoint | None
+    path: list[float]
+    tried: list[str]
+
+    def converged(self, tolerance: float) -> bool:
+        """Whether the residual is below the tolerance."""
+        return self.point is not None and self.point.residual < tolerance
+
+
 def solve_dual(
     problem: DualProblem,
     *,
-    start: DualPoint | None,
+    start: DualPoint | None = None,
+    only_start: bool = False,
     tolerance: float,
     max_iterations: int,
     report: Report = lambda residual: None,
-) -> tuple[DualPoint | None, list[float], list[str]]:
-    """Solve, trying in turn a direct start, power EP, and a path of falling N T.
+) -> DualResult:
+    """Solve, trying in turn the given start, a direct start, power EP, and a path of falling N T.
 
-    Returns
-    -------
-    tuple
-        The best point (converged if its residual is below ``tolerance``), S along the path that
-        led to it, and what was tried before, in words.
+    ``only_start`` tries the given start alone.
     """
-    best: DualPoint | None = None
-    best_path: list[float] = []
-    tried: list[str] = []
-    for words, field, sites, stages in _attempts(problem, start):
-        point: DualPoint | None = None
-        path: list[float] = []
-        for stage in stages:
-            search = DualSearch(stage)
-            last = stage is stages[-1]
-            point = search.run(
-                field, sites, tolerance=tolerance if last else 1e-3, max_iterations=max_iterations, report=report
-            )
-            path += search.path
-            if point is None or (not last and point.residual > 1e-2):
-                break
-            field, sites = point.field, point.sites
-        reached = point is not None and point.problem.noise == problem.noise
-        if point is not None and reached and (best is None or point.residual < best.residual):
-            best, best_path = point, path
-        if best is not None and best.residual < tolerance:
+    best = DualResult(None, [], [])
+    attempts = [] if start is None else _from(problem, start)
+    for attempt in attempts if only_start else [*attempts, *_attempts(problem)]:
+        point, path = attempt.run(tolerance=tolerance, max_iterations=max_iterations, report=report)
+        if point is not None and (best.point is None or point.residual < best.point.residual):
+            best = evolve(best, point=point, path=path)
+        if best.converged(tolerance):
             break
-        tried.append(words)
-    return best, best_path, tried
+        best.tried.append(attempt.words)
+    return best
 
 
-def _attempts(
-    problem: DualProblem, start: DualPoint | None
-) -> Iterator[tuple[str, Array, Array | None, list[DualProblem]]]:
-    """In words, and where from, and through which problems, in the order of cost."""
-    if start is not None:
-        yield "the given start", start.field, start.sites, [problem]
+def _from(problem: DualProblem, start: DualPoint) -> list[Attempt]:
+    """On from a solution of another problem."""
+    return [
+        Attempt(f"the given start at power {power:g}", start.field, start.sites, [evolve(problem, power=power)])
+        for power in _POWERS[:3]
+    ]
+
+
+def _attempts(problem: DualProblem) -> Iterator[Attempt]:
+    """From scratch, in the order of cost."""
     simple = problem.starting_field()
     stages = [evolve(problem, power=power) for power in _POWERS]
     for stage in stages if simple is not None else []:
-        yield f"a direct start at power {stage.power:g}", simple, None, [stage]
+        yield Attempt(f"a direct start at power {stage.power:g}", simple, None, [stage])
     for stage in stages:
         path = [evolve(stage, noise=noise) for noise in _cooling(problem.noise)]
-        yield f"a path of falling N T at power {stage.power:g}", path[0].lazy_field(), None, path
+        yield Attempt(f"a path of falling N T at power {stage.power:g}", path[0].lazy_field(), None, path)
 
 
 def _cooling(noise: float) -> list[float]:

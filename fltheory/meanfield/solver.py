@@ -11,7 +11,7 @@ from fltheory.meanfield.factorised import FactorisedPosterior
 from fltheory.meanfield.gaussian_mixture import MixturePosterior
 from fltheory.meanfield.linear import solve_linear
 from fltheory.meanfield.quadrature import GroupedSearch, GroupedTargets
-from fltheory.meanfield.readout import DualPoint, DualProblem, solve_dual
+from fltheory.meanfield.readout import DualPoint, DualProblem, DualResult, solve_dual
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.meanfield.untrained import UntrainedPosterior
 from fltheory.model import Model
@@ -22,6 +22,7 @@ _RANK_CUT = 1e-10  # relative eigenvalue of a kernel that counts as zero
 _LARGEST_GROUPED = 1200  # entries of t up to which the exact problem is solved with dense matrices
 _MOST_OUTPUTS = 6  # up to which quasi-random points cover the readout
 _COLD = 3e-3  # N T below which a kernel that is not diagonal is approached from above
+_COLDEST = 1e-4  # and from where the last step is to 0
 _LADDER = 0.5
 
 Report = Callable[[float], None]
@@ -170,48 +171,50 @@ def _solve_ep(
     )
     first = _dual_point(start, problem)
 
-    def solve(problem: DualProblem, first: DualPoint | None) -> tuple[DualPoint | None, list[float], list[str]]:
+    def solve(problem: DualProblem, first: DualPoint | None, only_start: bool) -> DualResult:
         return solve_dual(
-            problem, start=first, tolerance=tolerance, max_iterations=max_iterations, report=report
+            problem,
+            start=first,
+            only_start=only_start,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            report=report,
         )
 
-    if first is not None or problem.noise >= _COLD:
-        point, path, tried = solve(problem, first)
-        if point is not None and point.residual < tolerance:
-            return _mixture(model, point, path)
-        raise ConvergenceError(
-            f"the theory is not resolved at N T = {problem.noise:g}: "
-            + ("no branch converged" if point is None else f"residual {point.residual:.2e}")
-            + f" (tolerance {tolerance:.1e}) after {', '.join(tried)}; try a higher temperature, and start= "
-            "from its solution",
-            last=None if point is None else _mixture(model, point, path),
-        )
-    return _descend(model, problem, solve, tolerance)
+    if first is None and problem.noise < _COLD:
+        return _descend(model, problem, solve, tolerance)
+    result = solve(problem, first, False)
+    if result.converged(tolerance):
+        return _mixture(model, result)
+    reached = "no branch converged" if result.point is None else f"residual {result.point.residual:.2e}"
+    raise ConvergenceError(
+        f"the theory is not resolved at N T = {problem.noise:g}: {reached} (tolerance {tolerance:.1e}) after "
+        f"{', '.join(result.tried)}; try a higher temperature, and start= from its solution",
+        last=None if result.point is None else _mixture(model, result),
+    )
 
 
 def _descend(
     model: Model,
     problem: DualProblem,
-    solve: Callable[[DualProblem, DualPoint | None], tuple[DualPoint | None, list[float], list[str]]],
+    solve: Callable[[DualProblem, DualPoint | None, bool], DualResult],
     tolerance: float,
 ) -> MeanFieldSolution:
     """Approach a small N T from above; where the way ends, say what is known there."""
     noise, solved = 16 * _COLD, list[DualPoint]()
-    path: list[float] = []
-    while True:
-        point, path, _ = solve(evolve(problem, noise=noise), solved[-1] if solved else None)
-        if point is None or point.residual >= tolerance:
-            break
-        solved.append(point)
+    result = solve(evolve(problem, noise=noise), None, False)
+    while result.converged(tolerance) and result.point is not None:
+        solved.append(result.point)
         if noise == problem.noise:
-            return _mixture(model, point, path)
+            return _mixture(model, result)
         noise = max(_LADDER * noise, problem.noise)
-        if problem.noise == 0.0 and noise < 1e-4:
+        if problem.noise == 0.0 and noise < _COLDEST:
             noise = 0.0
-    raise ConvergenceError(_unresolved(model, problem, solved), last=_mixture(model, solved[-1], path) if solved else None)
+        last, result = result, solve(evolve(problem, noise=noise), solved[-1], True)
+    raise ConvergenceError(_unresolved(problem, solved), last=_mixture(model, last) if solved else None)
 
 
-def _unresolved(model: Model, problem: DualProblem, solved: list[DualPoint]) -> str:
+def _unresolved(problem: DualProblem, solved: list[DualPoint]) -> str:
     text = f"the dual field t is not resolved at N T = {problem.noise:g}"
     if len(solved) < 2:
         return text + " nor anywhere above; try a higher temperature or another seed"
@@ -227,11 +230,13 @@ def _unresolved(model: Model, problem: DualProblem, solved: list[DualPoint]) -> 
     )
 
 
-def _mixture(model: Model, point: DualPoint, path: list[float]) -> MeanFieldSolution:
+def _mixture(model: Model, result: DualResult) -> MeanFieldSolution:
+    point = result.point
+    assert point is not None
     noise = point.problem.noise
     model = evolve(model, temperature=noise / model.width) if noise != model.scaled_temperature else model
     return MeanFieldSolution(
-        model, MixturePosterior(point), -point.value, point.residual, None, len(path), "ep", tuple(path)
+        model, MixturePosterior(point), -point.value, point.residual, None, len(result.path), "ep", tuple(result.path)
     )
 
 

@@ -1,9 +1,7 @@
 """Running chains of networks: warm-up, the draws, and going on where they ended."""
 
-import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +10,15 @@ from torch import Tensor
 
 from fltheory.errors import InterruptedWarning
 from fltheory.network.target import NetworkTarget
+from fltheory.numerics.progress import progress_bar
 from fltheory.numerics.validation import Array
 from fltheory.sampler.base import Info, Sampler, State, standard_normal
 
 _COOLING_SHARE = 0.6  # of the warm-up, spent on the way down to the temperature of the target
 _N_LEVELS = 12  # temperatures on the way
-_COLDEST = 1e-6  # of the hot temperature: from there to T = 0 in one step
+_COLDEST = (
+    1e-3  # of the hot temperature: T = 0 follows on it (colder, smallest eigenvalues of kernels collapse)
+)
 
 
 @frozen(eq=False)
@@ -201,8 +202,7 @@ def _summary(infos: Sequence[Info]) -> list[Tensor]:
 def cooling(target: NetworkTarget, x: Tensor, n_steps: int) -> list[tuple[float, int]]:
     """Temperatures from where the data hardly matter down to that of the target, and steps at each.
 
-    Geometric, so that each level changes the tilt of a neuron by the same factor. T = 0 follows on a
-    temperature far below that of the features' own fluctuations.
+    Geometric, so that each level changes the tilt of a neuron by the same factor.
     """
     cold, hot = target.temperature, target.hot_temperature(x)
     n_each = int(_COOLING_SHARE * n_steps) // _N_LEVELS
@@ -220,13 +220,3 @@ def _check_finite(state: State, temperature: float) -> None:
             f"T = {temperature:g} in {int((~finite).sum())} of {len(finite)} chains (at T = 0 the features "
             f"of the training inputs must be linearly independent)"
         )
-
-
-def progress_bar(total: int, description: str, progress: bool | None) -> Any:
-    """A tqdm bar; ``progress=None`` shows it on a terminal only."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a notebook without ipywidgets gets the text bar
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
-    shown = sys.stderr.isatty() if progress is None else progress
-    return tqdm(total=total, desc=description, disable=not shown, leave=False)
