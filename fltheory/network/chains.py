@@ -16,9 +16,7 @@ from fltheory.sampler.base import Info, Sampler, State, standard_normal
 
 _COOLING_SHARE = 0.6  # of the warm-up, spent on the way down to the temperature of the target
 _N_LEVELS = 12  # temperatures on the way
-_COLDEST = (
-    1e-3  # of the hot temperature: T = 0 follows on it (colder, smallest eigenvalues of kernels collapse)
-)
+_COLDEST = 1e-3  # of the hot temperature: on colder ones small eigenvalues of the kernels collapse
 
 
 @frozen(eq=False)
@@ -202,13 +200,15 @@ def _summary(infos: Sequence[Info]) -> list[Tensor]:
 def cooling(target: NetworkTarget, x: Tensor, n_steps: int) -> list[tuple[float, int]]:
     """Temperatures from where the data hardly matter down to that of the target, and steps at each.
 
-    Geometric, so that each level changes the tilt of a neuron by the same factor.
+    Geometric, so that each level changes the tilt of a neuron by the same factor; what is colder than
+    the last level, T = 0 included, follows on it.
     """
     cold, hot = target.temperature, target.hot_temperature(x)
     n_each = int(_COOLING_SHARE * n_steps) // _N_LEVELS
     if cold >= hot or n_each == 0:
         return [(cold, n_steps)]
-    levels = np.geomspace(hot, max(cold, _COLDEST * hot), _N_LEVELS, endpoint=cold == 0.0)
+    last = max(cold, _COLDEST * hot)
+    levels = np.geomspace(hot, last, _N_LEVELS, endpoint=last > cold)
     return [*((float(level), n_each) for level in levels), (cold, n_steps - _N_LEVELS * n_each)]
 
 
