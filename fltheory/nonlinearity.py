@@ -33,13 +33,13 @@ class Nonlinearity(ABC):
 
     def derivative(self, z: Any) -> Any:
         """phi'(z): by automatic differentiation in torch, by central differences (1e-11) in numpy."""
+        xp = namespace(z)
         if is_torch(z):
             import torch
 
             with torch.enable_grad():
-                leaf = z.detach().requires_grad_(True)
+                leaf = (1.0 * z.detach()).requires_grad_(True)  # integers become floating
                 return torch.autograd.grad(self(leaf).sum(), leaf)[0]
-        xp = namespace(z)
         z, step = xp.asarray(z, dtype=xp.float64), 1e-3
         near = self(z + step) - self(z - step)
         far = self(z + 2 * step) - self(z - 2 * step)
@@ -80,7 +80,8 @@ class Nonlinearity(ABC):
     def is_linear(self) -> bool:
         """Whether phi(z) = c z, decided from values, not from the class."""
         z = np.linspace(-30.0, 30.0, 121)
-        values = np.asarray(self(z), dtype=float)
+        with np.errstate(all="ignore"):
+            values = np.asarray(self(z), dtype=float)
         slope = values[-1] / z[-1]
         return bool(slope != 0 and np.allclose(values, slope * z, rtol=1e-12, atol=1e-12 * abs(slope)))
 
@@ -136,7 +137,7 @@ class ReLU(Nonlinearity):
 
     def __call__(self, z: Any) -> Any:
         xp = namespace(z)
-        return xp.where(z > 0, z, xp.zeros_like(z))
+        return xp.where(z <= 0, xp.zeros_like(z), z)  # NaN stays NaN
 
     def derivative(self, z: Any) -> Any:
         xp = namespace(z)

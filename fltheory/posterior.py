@@ -18,6 +18,7 @@ from fltheory.numerics.validation import (
     check_instance,
     check_integer,
     check_real,
+    check_sequence,
     checked,
 )
 from fltheory.prior import GaussianPrior, Prior
@@ -26,6 +27,8 @@ from fltheory.task import Task, check_task
 if TYPE_CHECKING:  # torch is imported only where a network is sampled
     from fltheory.network.samples import PosteriorSamples
     from fltheory.sampler.base import Sampler
+
+_WIDEST = 2**53  # integers up to here are exact in float64
 
 
 def _check_nonlinearity(name: str, value: object) -> Nonlinearity:
@@ -80,8 +83,8 @@ class DeepNetworkPosterior:
     task: Task = field(converter=checked(check_task))
     nonlinearity: Nonlinearity = field(converter=checked(_check_nonlinearity))
     prior: Prior = field(factory=GaussianPrior, converter=checked(check_instance, kind=Prior))
-    n_hidden_layers: int = field(default=1, converter=checked(check_integer))
-    width: int = field(default=500, converter=checked(check_integer))
+    n_hidden_layers: int = field(default=1, converter=checked(check_integer, maximum=1000))
+    width: int = field(default=500, converter=checked(check_integer, maximum=_WIDEST))
     temperature: float = field(default=0.0, converter=checked(check_real, minimum=0.0, allow_inf=True))
     readout_scaling: str = field(
         default="non-lazy", converter=checked(check_choice, choices=("non-lazy", "lazy"))
@@ -89,7 +92,7 @@ class DeepNetworkPosterior:
     sampler: "Sampler | None" = field(default=None, converter=checked(_check_sampler))
 
     def __attrs_post_init__(self) -> None:
-        self.prior.weight_variances(self.n_hidden_layers)  # refuses a wrong number of layers
+        self.model  # noqa: B018  refuses a prior that does not fit
 
     @cached_property
     def model(self) -> Model:
@@ -100,19 +103,34 @@ class DeepNetworkPosterior:
             nonlinearity=self.nonlinearity,
             width=self.width,
             temperature=self.temperature,
-            weight_variances=self.prior.weight_variances(self.n_hidden_layers),
-            readout_variance=self.prior.effective_readout_variance(
-                self.task.n_samples,
-                self.n_hidden_layers,
-                is_linear=self.nonlinearity.is_linear,
-                is_lazy=is_lazy,
+            weight_variances=self._weight_variances(),
+            readout_variance=check_real(
+                "prior.effective_readout_variance",
+                self.prior.effective_readout_variance(
+                    self.task.n_samples,
+                    self.n_hidden_layers,
+                    is_linear=self.nonlinearity.is_linear,
+                    is_lazy=is_lazy,
+                ),
+                minimum=0.0,
+                exclusive=True,
             ),
             is_lazy=is_lazy,
         )
 
+    def _weight_variances(self) -> tuple[float, ...]:
+        name, given = "prior.weight_variances", self.prior.weight_variances(self.n_hidden_layers)
+        variances = check_sequence(name, given, check_real, minimum=0.0, exclusive=True)
+        if len(variances) != self.n_hidden_layers:
+            raise ValueError(
+                f"{name}: expected one variance for each of {self.n_hidden_layers} hidden layers, "
+                f"got {len(variances)}"
+            )
+        return variances
+
     def at_width(self, width: int) -> "DeepNetworkPosterior":
         """The same posterior at another width and the same N T, the theory's only temperature."""
-        width = check_integer("width", width)
+        width = check_integer("width", width, maximum=_WIDEST)
         factor = 1.0 if self.readout_scaling == "lazy" else self.width / width
         return evolve(self, width=width, temperature=self.temperature * factor)
 

@@ -4,9 +4,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
+import numpy as np
 from attrs import field, frozen
 
-from fltheory.numerics.validation import check_choice, check_real, check_sequence, checked
+from fltheory.numerics.validation import check_choice, check_integer, check_real, check_sequence, checked
 
 
 class Prior(ABC):
@@ -59,6 +60,7 @@ class GaussianPrior(Prior):
     scaling: str | float = field(default="auto", converter=checked(_check_scaling))
 
     def weight_variances(self, n_hidden_layers: int) -> tuple[float, ...]:
+        n_hidden_layers = check_integer("n_hidden_layers", n_hidden_layers)
         if not isinstance(self.weight_variance, tuple):
             return (self.weight_variance,) * n_hidden_layers
         if len(self.weight_variance) != n_hidden_layers:
@@ -71,16 +73,19 @@ class GaussianPrior(Prior):
     def effective_readout_variance(
         self, n_samples: int, n_hidden_layers: int, *, is_linear: bool, is_lazy: bool
     ) -> float:
+        n_samples = check_integer("n_samples", n_samples)
+        n_hidden_layers = check_integer("n_hidden_layers", n_hidden_layers)
         if self.scaling == "none" or (self.scaling == "auto" and is_lazy):
             return self.readout_variance
         if self.scaling == "auto":
             exponent = 1.0 / n_hidden_layers if is_linear else 1.0
         else:
             exponent = float(self.scaling)
-        variance = self.readout_variance / n_samples**exponent
+        with np.errstate(all="ignore"):
+            variance = float(self.readout_variance / np.float64(n_samples) ** exponent)
         if not 0.0 < variance < math.inf:
             raise ValueError(
                 f"scaling: expected an exponent that leaves a positive readout variance at P = {n_samples}, "
                 f"got {self.scaling}"
             )
-        return float(variance)
+        return variance

@@ -89,11 +89,15 @@ class Representation(ABC):
         """Draw the neurons of one layer (1 to L) of a network of width n."""
 
 
+def class_means(values: Array, labels: NDArray[np.int64]) -> Array:
+    """Means over the inputs of each class, in the order of the labels: (..., P) -> (..., n_classes)."""
+    return np.stack([values[..., labels == c].mean(-1) for c in np.unique(labels)], axis=-1)
+
+
 def nearest_class(task: Task, mean: Array) -> NDArray[np.int64] | None:
     """The class whose mean target is nearest to each prediction, shape (n,)."""
     if task.labels is None:
         return None
-    classes = np.unique(task.labels)
-    centres = np.stack([task.targets[task.labels == c].mean(0) for c in classes])
+    centres = class_means(task.targets.T, task.labels).T
     distance = ((mean[:, None, :] - centres) ** 2).sum(-1)
-    return classes[distance.argmin(1)]
+    return np.unique(task.labels)[distance.argmin(1)]

@@ -16,9 +16,13 @@ from fltheory.numerics.validation import (
     check_real,
     check_sequence,
     checked,
+    describe,
     fingerprint,
     read_only,
+    to_numpy,
 )
+
+_ARRAYS = ("inputs", "targets", "labels", "test_inputs", "test_targets")
 
 
 class Task(ABC):
@@ -85,18 +89,33 @@ def check_task(name: str, task: object) -> Task:
         hint = " (a class, not an instance: call it)" if isinstance(task, type) else ""
         raise TypeError(f"{name}: expected a Task, got {type(task).__name__}{hint}")
     if not isinstance(task, ArrayTask):
-        ArrayTask(task.inputs, task.targets, task.labels, task.test_inputs, task.test_targets)
+        plain = ArrayTask(*(getattr(task, array) for array in _ARRAYS))
+        for array in _ARRAYS:
+            _check_form(f"{name}.{array}", getattr(task, array), getattr(plain, array))
         check_array(f"{name}.gram()", task.gram(), (task.n_samples, task.n_samples))
     return task
 
 
+def _check_form(name: str, value: object, wanted: Any) -> None:
+    """Refuse what can be made the array that is wanted but is not it: a list, targets (P,), float32."""
+    kinds = "iu" if name.endswith(".labels") else "f"
+    fits = isinstance(value, np.ndarray) and value.shape == wanted.shape and value.dtype.kind in kinds
+    if wanted is not None and not (fits and value.dtype.itemsize == 8):
+        raise TypeError(
+            f"{name}: expected an array of shape {wanted.shape} and dtype {wanted.dtype}, got {describe(value)}"
+        )
+
+
 def _check_targets(name: str, value: object) -> Array:
-    shape = np.shape(value) if isinstance(value, np.ndarray | list | tuple) else ()
-    if len(shape) != 1:
+    try:
+        raw = to_numpy(value)
+    except TypeError:
+        raw = None
+    if raw is None or raw.ndim != 1:  # check_array says why
         return check_array(name, value, ("P", "m"))
-    if np.asarray(value).dtype.kind in "iu":
+    if raw.dtype.kind in "iu":
         raise ValueError(
-            f"{name}: expected real targets of shape (P, m) or (P,), got integers of shape {shape}; "
+            f"{name}: expected real targets of shape (P, m) or (P,), got integers of shape {raw.shape}; "
             "for class labels use ArrayTask.from_labels(inputs, labels)"
         )
     return read_only(check_array(name, value, ("P",))[:, None])
@@ -207,7 +226,7 @@ class OrthogonalClassification(Task):
         N0 >= P; P if None.
     """
 
-    n_samples: int = field(converter=checked(check_integer, minimum=2))
+    n_samples: int = field(converter=checked(check_integer, minimum=2, maximum=2**31 - 1))
     class_ratios: tuple[float, ...] = field(converter=checked(_check_ratios))
     _n_inputs: int | None = field(default=None, converter=checked(_check_dimension))
 

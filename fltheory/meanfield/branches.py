@@ -6,6 +6,8 @@ import math
 import numpy as np
 from scipy import optimize
 
+from numpy.typing import NDArray
+
 from fltheory.meanfield.ep import BranchMoments
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.validation import Array
@@ -13,6 +15,8 @@ from fltheory.numerics.validation import Array
 _ALL_CODES = 6  # distinct targets up to which every 0/1 code is a start: 2^6 branches
 _N_DIRECTIONS = 24  # half-space patterns beyond
 _SOFTEST = 10.0  # variance of the readout, in units of the prior's, above which EP is not trusted
+_INSIDE = 9.0  # squared distance, in units of its covariance, up to which a branch covers another
+_MINOR = 4.0  # log weight by which a part may fall short of the whole
 _LOWEST = 100.0  # log weight below the best branch at which one is forgotten
 
 
@@ -68,10 +72,23 @@ def _floor(branches: BranchMoments, kept: list[int]) -> float:
     return -np.inf if not kept else float(branches.log_partition[kept[0]]) - _LOWEST
 
 
-def is_physical(branches: BranchMoments, readout_variance: float) -> Array:
+def is_physical(branches: BranchMoments, readout_variance: float) -> NDArray[np.bool_]:
     """Whether a branch's readout is as narrow as real ones are; EP over-weights shallow ones."""
     widest = np.linalg.eigvalsh(branches.readout_covariance)[:, -1]
     return np.asarray(widest < _SOFTEST * readout_variance)
+
+
+def covers_others(branches: BranchMoments) -> NDArray[np.bool_]:
+    """Whether a wide branch counts again what two narrower ones inside it describe better.
+
+    Where one branch is about to split in two, EP finds the whole and both halves.
+    """
+    spread = np.linalg.eigvalsh(branches.readout_covariance)[:, -1]
+    apart = branches.readout[None] - branches.readout[:, None]  # (of the wide one, of the other, m)
+    distance = np.einsum("bci,bij,bcj->bc", apart, np.linalg.inv(branches.readout_covariance), apart)
+    comparable = branches.log_partition[None] > branches.log_partition[:, None] - _MINOR
+    inside = (distance < _INSIDE) & (spread[None] < 0.7 * spread[:, None]) & comparable
+    return np.asarray(inside.sum(1) >= 2)
 
 
 def mode_sites(

@@ -237,7 +237,10 @@ class JointEP:
         precision[:, rank:, rank:] = (field.T * hh[:, None, :]) @ field
         precision += np.eye(n_latent)
         shift = np.concatenate([z @ factor, h @ field], axis=1)
-        covariance = np.linalg.inv(precision)
+        try:
+            covariance = np.linalg.inv(precision)
+        except np.linalg.LinAlgError:  # one is singular: none is usable, and all sites are weakened
+            covariance = np.full_like(precision, np.nan)
         return covariance, (covariance @ shift[..., None])[..., 0], shift
 
     def _marginals(self, covariance: Array, mean: Array) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 from attrs import evolve, frozen
 from scipy.special import logsumexp, softmax
 
-from fltheory.meanfield.branches import code_patterns, distinct, distinct_rows, is_physical, mode_sites
+from fltheory.meanfield.branches import code_patterns, covers_others, distinct, distinct_rows, is_physical, mode_sites
 from fltheory.meanfield.ep import BranchMoments, JointEP
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.gaussian import gaussian_second_moment
@@ -23,11 +23,13 @@ from fltheory.numerics.newton import minimise
 from fltheory.numerics.validation import Array
 
 _FRESH = 0.05  # residual above which every code is tried again at each step
+_UNSETTLED = 1e-3  # change of moments above which EP has not found a branch
 _LOST = 0.02  # log Z below its convex bound by this much means that a branch was lost
 _NEGLIGIBLE = 1e-9  # weight of a branch that the Newton matrix leaves out
 _FIRST_RADIUS, _LARGEST_RADIUS = 1.5, 5.0
 _POWERS = (1.0, 0.75, 0.5, 0.25)
 _ON_THE_WAY = 1e-3  # tolerance at the N T that are only passed through
+_MEMORY = 5  # steps that are combined near the solution
 _PATIENCE = 12  # steps without halving the residual after which a search gives up
 _HOT = 8.0  # N T at which the lazy kernel nearly solves the problem
 _COOLING = 0.4
@@ -156,10 +158,11 @@ def evaluate(
     sites, change = ep.run(sites, tolerance=tolerance, max_iterations=max_iterations, damping=damping)
     moments = ep.moments(sites, change)
     separation = 0.1 if tolerance < 1e-6 else 0.3
-    kept = distinct(moments, separation=separation, worst_change=min(0.5, max(1e-3, residual)))
+    kept = distinct(moments, separation=separation, worst_change=_UNSETTLED)
     if not kept.size:
         return None
-    physical = is_physical(moments.select(kept), problem.readout_variance)
+    found = moments.select(kept)
+    physical = is_physical(found, problem.readout_variance) & ~covers_others(found)
     dropped = int((~physical).sum()) if physical.any() else 0
     kept = kept[physical] if physical.any() else kept
     branches = moments.select(kept)
@@ -241,6 +244,7 @@ class DualSearch:
         self.problem = problem
         self.radius = _FIRST_RADIUS
         self.path: list[float] = []
+        self._history: list[tuple[Array, Array]] = []
 
     def run(
         self, field: Array, sites: Array | None, *, tolerance: float, max_iterations: int, report: Report
@@ -291,6 +295,10 @@ class DualSearch:
                 radius=self.radius,
             )
             predicted = step.path[0] - step.value
+            if residual < _FRESH:
+                mixed = self._accelerated(point, step.x)
+                if mixed is not None:
+                    return mixed
             reach = min(self.radius, np.linalg.norm(step.x, axis=-1).max())
             trial = self._trial(point, step.x, predicted)
             if trial is None:
@@ -308,10 +316,30 @@ class DualSearch:
             self.radius = 0.4 * reach
         return None
 
+    def _accelerated(self, point: DualPoint, step: Array) -> DualPoint | None:
+        """Anderson's combination of the last steps near the solution, if it lowers the residual.
+
+        Where a branch is soft, EP's own log Z bends more than its Gaussians say and plain steps
+        converge slowly.
+        """
+        self._history = [*self._history[-_MEMORY:], (point.field.ravel(), step.ravel())]
+        if len(self._history) < 2:
+            return None
+        fields, steps = (np.stack(part) for part in zip(*self._history, strict=True))
+        moves, changes = np.diff(fields, axis=0), np.diff(steps, axis=0)
+        mixing = np.linalg.lstsq(changes.T, steps[-1], rcond=1e-10)[0]
+        field = fields[-1] + steps[-1] - mixing @ (moves + changes)
+        trial = evaluate(
+            self.problem, field.reshape(point.field.shape), point.sites, residual=0.1 * point.residual
+        )
+        return trial if trial is not None and trial.residual < 0.5 * point.residual else None
+
     def _completed(self, point: DualPoint, trial: DualPoint) -> DualPoint | None:
         """The same point with the branches of a trial that it had missed; None if it missed none."""
         sites = np.concatenate([point.sites, trial.sites], axis=1)
-        completed = evaluate(self.problem, point.field, sites, residual=point.residual)
+        completed = evaluate(
+            self.problem, point.field, sites, residual=point.residual, max_iterations=300, damping=0.5
+        )
         if completed is None or completed.value < point.value + _LOST:
             return None
         return completed

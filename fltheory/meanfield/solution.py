@@ -8,7 +8,7 @@ from fltheory.meanfield.branches import neuron_states
 from fltheory.meanfield.neuron import NeuronPosterior, NewInputs
 from fltheory.model import Model
 from fltheory.numerics.validation import Array, check_integer, read_only
-from fltheory.representation import Neurons, Prediction, Representation, nearest_class
+from fltheory.representation import Neurons, Prediction, Representation, class_means, nearest_class
 
 _DISCRETE = 1e-3  # probability outside the first branch from which neurons sit on discrete codes
 
@@ -204,9 +204,12 @@ class MeanFieldSolution(Representation):
         return activation_code(self.model, activations, labels)
 
 
-def activation_code(model: Model, activations: Array, labels: NDArray[np.int64]) -> tuple[int, ...]:
-    """For each class 1 if the mean activation on it is in the upper half of phi's range, else 0."""
+def activity_threshold(model: Model) -> float:
+    """The middle of phi's range, above which a neuron counts as active."""
     scale = float(np.sqrt(np.diagonal(model.input_kernel).max()))
-    middle = float(np.mean(model.nonlinearity(neuron_states(model.nonlinearity, scale))))
-    means = [activations[labels == c].mean() for c in np.unique(labels)]
-    return tuple(int(mean > middle) for mean in means)
+    return float(np.mean(model.nonlinearity(neuron_states(model.nonlinearity, scale))))
+
+
+def activation_code(model: Model, activations: Array, labels: NDArray[np.int64]) -> tuple[int, ...]:
+    """For each class 1 if the mean activation (P,) on it is above the threshold, else 0."""
+    return tuple((class_means(activations, labels) > activity_threshold(model)).astype(int).tolist())

@@ -200,22 +200,29 @@ class PosteriorSamples(Representation):
         targets = self.targets if self.targets.ndim == 2 else self.targets[:, None]
         return read_only(((self.outputs() - targets) ** 2).mean((-2, -1)))
 
+    def _conditional_outputs(self, inputs: object) -> Iterator[tuple[Array, Array]]:
+        """Mean (C, n, m) and variance (C, n) of the outputs given the features, for each draw."""
+        x = self._inputs(inputs)
+        for phi in self._stream(torch.cat([self._posterior.inputs, x])):
+            training, new = phi.split_with_sizes([phi.shape[-1] - len(x), len(x)], dim=-1)
+            mean, variance = self._readouts_given(training).predict(new)
+            yield mean.numpy(), variance.numpy()
+
+    def mean_outputs(self, inputs: object = None) -> Array:
+        """The mean output of each network given its features, its readouts averaged, (C, D, n, m)."""
+        return read_only(np.stack([mean for mean, _ in self._conditional_outputs(inputs)], axis=1))
+
     def predict(self, inputs: object = None) -> Prediction:
         """Mean and variance of the output on inputs (n, N0), the training inputs if None.
 
         The mean over networks of the conditional means given the features; the variance is the
         mean of the conditional variances plus the variance of the conditional means.
         """
-        x = self._inputs(inputs)
-        means, noise = [], torch.zeros(len(x), dtype=x.dtype)
-        for phi in self._stream(torch.cat([self._posterior.inputs, x])):
-            training, new = phi.split_with_sizes([phi.shape[-1] - len(x), len(x)], dim=-1)
-            mean, variance = self._readouts_given(training).predict(new)  # (C, n, m), (C, n)
-            means.append(mean.numpy())
-            noise += variance.mean(0) / self.n_draws
-        every = np.stack(means)  # (D, C, n, m)
-        mean = every.mean((0, 1))
-        variance = noise.numpy()[:, None] + every.var((0, 1))
+        draws = list(self._conditional_outputs(inputs))
+        means = np.stack([mean for mean, _ in draws])  # (D, C, n, m)
+        mean = means.mean((0, 1))
+        noise = np.mean([variance.mean(0) for _, variance in draws], axis=0)  # (n,)
+        variance = noise[:, None] + means.var((0, 1))
         return Prediction(read_only(mean), read_only(variance), nearest_class(self.model.task, mean))
 
     @cached_property

@@ -21,14 +21,14 @@ def namespace(z: Any) -> Any:
     Parameters
     ----------
     z
-        A numpy array, a torch tensor or a real number.
+        A real numpy array, torch tensor or number.
 
     Raises
     ------
     TypeError
         If ``z`` is none of these.
     """
-    if is_torch(z):
+    if is_torch(z) and not z.is_complex() and str(z.dtype) != "torch.bool":
         return array_api_compat.array_namespace(z)
     is_number = isinstance(z, Real) and not isinstance(z, bool)
     if is_number or (isinstance(z, np.ndarray | np.generic) and z.dtype.kind in "iuf"):
@@ -42,7 +42,7 @@ def special(z: Any) -> Any:
     Raises
     ------
     TypeError
-        If ``z`` is no numpy array, torch tensor or real number.
+        If ``z`` is no real numpy array, torch tensor or number.
     """
     namespace(z)
     if is_torch(z):

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterable
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from numbers import Integral, Real
 from typing import Any
 
@@ -22,7 +23,10 @@ def describe(value: object) -> str:
     """What came, in few words: never a whole array."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # an object of someone else's, or an integer too long for Python to write out
+        text = "without a printable form"
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
@@ -90,17 +94,27 @@ def check_instance(name: str, value: object, kind: type, *, optional: bool = Fal
     raise TypeError(f"{name}: expected a {kind.__name__}, got {describe(value)}{hint}")
 
 
+def to_numpy(value: object) -> NDArray[Any]:
+    """Anything as a numpy array, or a ``TypeError`` that says why not."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a masked entry of a list: it becomes NaN
+            return np.asarray(value)
+    except Exception as error:  # ragged lists, tensors on a device, an object of someone else's
+        raise TypeError(f"not an array: {error}") from None
+
+
 def check_array(name: str, value: object, shape: tuple[str | int, ...]) -> Array:
     """A finite real array of the given shape, as a read-only float64 copy.
 
     An integer in ``shape`` must match exactly; a name ("P") stands for any length above zero.
     """
     expected = f"a finite real array of shape ({', '.join(map(str, shape))})"
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    if np.ma.is_masked(value):
         raise _refuse(ValueError, name, expected + " without masked entries", value)
     try:
-        raw = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors on a device
+        raw = to_numpy(value)
+    except TypeError as error:
         raise TypeError(f"{name}: expected {expected}, got {describe(value)} ({error})") from None
     if raw.dtype.kind not in "iuf":
         raise _refuse(TypeError, name, expected, value if raw.ndim == 0 else raw)
@@ -110,7 +124,7 @@ def check_array(name: str, value: object, shape: tuple[str | int, ...]) -> Array
     )
     if not fits:
         raise _refuse(ValueError, name, expected, raw)
-    if not np.isfinite(raw).all():
+    if not (np.abs(raw) <= np.finfo(np.float64).max).all():  # false for NaN too
         raise ValueError(f"{name}: expected {expected}, got NaN or infinite entries")
     return read_only(raw)
 
@@ -118,9 +132,11 @@ def check_array(name: str, value: object, shape: tuple[str | int, ...]) -> Array
 def check_labels(name: str, value: object, length: int | None = None) -> NDArray[np.int64]:
     """Integer class labels, one an input, of at least two classes, as a read-only int64 copy."""
     expected = f"integer class labels of shape ({'P' if length is None else length},)"
+    if np.ma.is_masked(value):
+        raise _refuse(ValueError, name, expected + " without masked entries", value)
     try:
-        raw = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError):
+        raw = to_numpy(value)
+    except TypeError:
         raise _refuse(TypeError, name, expected, value) from None
     if raw.dtype.kind not in "iu":
         raise _refuse(TypeError, name, expected, value if raw.ndim == 0 else raw)
@@ -128,16 +144,21 @@ def check_labels(name: str, value: object, length: int | None = None) -> NDArray
         raise _refuse(ValueError, name, expected, raw)
     if len(np.unique(raw)) < 2:
         raise ValueError(f"{name}: expected at least two classes, got only class {raw[0]}")
+    if raw.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: expected {expected}, got one of {raw.max()}")
     labels = np.array(raw, dtype=np.int64)
     labels.setflags(write=False)
     return labels
 
 
 def check_sequence(name: str, value: object, check: Callable[..., Any], **options: Any) -> tuple[Any, ...]:
-    """A non-empty sequence whose entries each pass ``check``, as a tuple."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    """A non-empty sequence (something with an order) whose entries each pass ``check``, as a tuple."""
+    if isinstance(value, str | bytes | Set | Mapping) or not isinstance(value, Iterable):
         raise _refuse(TypeError, name, "a sequence", value)
-    entries = tuple(value)
+    try:
+        entries = tuple(value)
+    except TypeError:  # an array of no dimension
+        raise _refuse(TypeError, name, "a sequence", value) from None
     if not entries:
         raise ValueError(f"{name}: expected at least one entry, got none")
     return tuple(check(f"{name}[{i}]", entry, **options) for i, entry in enumerate(entries))

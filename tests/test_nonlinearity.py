@@ -1,0 +1,329 @@
+"""Every nonlinearity, ours and a user's, obeys the same laws in numpy and in torch."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from attrs import evolve, frozen
+from hypothesis import given, strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.testing import assert_allclose
+
+import fltheory as flt
+from fltheory.numerics.gaussian import gaussian_mean
+
+
+@frozen
+class Swish(flt.Nonlinearity):
+    """phi(z) = z / (1 + exp(-beta z)): a formula and nothing else."""
+
+    beta: float = 1.0
+
+    def __call__(self, z):
+        return z * flt.special(z).expit(self.beta * z)
+
+
+@frozen
+class Wave(flt.Nonlinearity):
+    """phi(z) = sin(z) + z / 3: no end in sight, but a slope."""
+
+    def __call__(self, z):
+        return flt.namespace(z).sin(z) + z / 3
+
+
+@frozen
+class Twice(flt.Nonlinearity):
+    """A user's 2 z, not called linear."""
+
+    def __call__(self, z):
+        return 2 * z
+
+
+# phi: its slopes at -infinity and infinity
+STOCK = {
+    flt.Linear(): (1, 1),
+    flt.Sigmoid(): (0, 0),
+    flt.Erf(): (0, 0),
+    flt.Tanh(): (0, 0),
+    flt.ReLU(): (0, 1),
+    flt.LeakyReLU(): (0.01, 1),
+    flt.LeakyReLU(0.3): (0.3, 1),
+    flt.LeakyReLU(-0.5): (-0.5, 1),
+    flt.LeakyReLU(1.0): (1, 1),
+    flt.LeakyReLU(0.0): (0, 1),
+}
+USERS = {Swish(): (0, 1), Swish(beta=2.0): (0, 1), Swish(beta=-1.0): (1, 0), Twice(): (2, 2)}
+EVERY = STOCK | USERS
+KINKED = (flt.ReLU, flt.LeakyReLU)
+
+every = pytest.mark.parametrize("phi", EVERY, ids=repr)
+arrays = hnp.arrays(np.float64, hnp.array_shapes(max_dims=3), elements=st.floats(-30, 30))
+
+
+def away_from_kinks(phi, z):
+    return np.where(np.abs(z) < 1e-2, 0.5, z) if isinstance(phi, KINKED) else z
+
+
+# One formula, two libraries ----------------------------------------------------------------------
+
+
+@every
+@given(z=arrays)
+def test_numpy_and_torch_agree(phi, z):
+    for function in (phi, phi.derivative):
+        here, there = function(z), function(torch.from_numpy(z))
+        assert isinstance(here, np.ndarray) and isinstance(there, torch.Tensor)
+        assert here.shape == tuple(there.shape) == z.shape and here.dtype == np.float64
+        assert there.dtype == torch.float64
+        assert_allclose(here, there.numpy(), rtol=1e-9, atol=1e-9)
+
+
+@every
+@given(z=arrays)
+def test_it_is_elementwise_and_leaves_its_argument_alone(phi, z):
+    kept = z.copy()
+    assert_allclose(phi(z).ravel(), [phi(np.array([x]))[0] for x in z.ravel()], rtol=1e-14, atol=1e-300)
+    assert (z == kept).all()
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_torch_keeps_its_precision_and_gradient(phi, dtype):
+    z = torch.linspace(-3, 3, 8, dtype=dtype, requires_grad=True)
+    values = phi(z)
+    assert values.dtype == phi.derivative(z).dtype == dtype and values.requires_grad
+    (gradient,) = torch.autograd.grad(values.sum(), z)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(phi.derivative(z).detach(), gradient, rtol=0, atol=tolerance)
+
+
+@every
+def test_numbers_and_integers_are_served_too(phi):
+    z = np.array([-2, 0, 3])
+    expected = phi(z.astype(float))
+    assert_allclose(phi(z), expected)
+    assert_allclose([phi(-2), phi(0), phi(3)], expected)
+    assert_allclose([phi(x) for x in (-2.0, 0.0, 3.0)], expected)
+    assert_allclose(phi.derivative(z), phi.derivative(z.astype(float)))
+    tensor = torch.tensor([-2, 0, 3])
+    assert_allclose(phi(tensor).numpy(), expected, atol=1e-6)
+    assert_allclose(phi.derivative(tensor).numpy(), phi.derivative(z.astype(float)), atol=1e-6)
+
+
+@every
+def test_nan_stays_nan_and_values_far_out_are_finite(phi):
+    assert np.isnan(phi(np.array([np.nan]))).all()
+    assert phi(torch.tensor([math.nan])).isnan().all()
+    assert np.isfinite(phi(np.array([-1e6, 1e6]))).all()
+
+
+# Derivatives -------------------------------------------------------------------------------------
+
+
+@every
+@given(z=hnp.arrays(np.float64, 5, elements=st.floats(-6, 6)))
+def test_derivative_is_the_central_difference(phi, z):
+    z, step = away_from_kinks(phi, z), 1e-5
+    assert_allclose(phi.derivative(z), (phi(z + step) - phi(z - step)) / (2 * step), atol=2e-8)
+    assert_allclose(phi.derivative(z), flt.Nonlinearity.derivative(phi, z), atol=1e-9)
+
+
+@every
+@given(z=arrays)
+def test_derivative_is_that_of_automatic_differentiation(phi, z):
+    leaf = torch.from_numpy(away_from_kinks(phi, z)).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(phi(leaf).sum(), leaf)
+    assert_allclose(phi.derivative(leaf.detach()).numpy(), gradient.numpy(), atol=1e-12)
+    assert_allclose(phi.derivative(leaf.detach().numpy()), gradient.numpy(), atol=1e-9)
+
+
+def test_derivative_of_tensors_works_without_gradients_around_it():
+    with torch.no_grad():
+        assert_allclose(Swish().derivative(torch.zeros(2)).numpy(), 0.5)
+
+
+@pytest.mark.parametrize("phi", [flt.ReLU(), flt.LeakyReLU(0.25)], ids=repr)
+def test_both_libraries_take_the_left_slope_at_the_kink(phi):
+    leaf = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(phi(leaf).sum(), leaf)
+    assert gradient.item() == phi.derivative(leaf).item() == phi.derivative(np.zeros(1))[0] == phi.asymptotic_slopes[0]
+
+
+# Slopes, bounded and linear ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("phi", "slopes"), EVERY.items(), ids=map(repr, EVERY))
+def test_slopes_at_infinity(phi, slopes):
+    assert_allclose(phi.asymptotic_slopes, slopes, atol=1e-9)
+    assert all(type(slope) is float for slope in phi.asymptotic_slopes)
+    assert_allclose(phi.derivative(np.array([-1e5, 1e5])), slopes, atol=1e-6)
+    assert phi.is_bounded == (slopes == (0, 0))
+
+
+LINEAR = [flt.Linear(), flt.LeakyReLU(1.0), Twice()]
+
+
+@every
+def test_linear_is_decided_from_values(phi):
+    assert phi.is_linear == (phi in LINEAR)
+
+
+def test_almost_linear_is_not_linear():
+    assert not flt.LeakyReLU(1 - 1e-9).is_linear
+
+    class Affine(flt.Nonlinearity):
+        def __call__(self, z):
+            return z + 1e-6
+
+    class Zero(flt.Nonlinearity):
+        def __call__(self, z):
+            return 0 * z
+
+    assert not Affine().is_linear and Affine().asymptotic_slopes == pytest.approx((1, 1))
+    assert not Zero().is_linear and Zero().is_bounded
+
+
+def test_a_slope_may_be_declared():
+    class Arctan(flt.Nonlinearity):
+        def __call__(self, z):
+            return flt.namespace(z).atan(z)
+
+    class Declared(Arctan):
+        asymptotic_slopes = (0.0, 0.0)
+
+    assert Arctan().is_bounded and Declared().is_bounded
+
+
+class _Power(flt.Nonlinearity):
+    def __init__(self, power):
+        self.power = power
+
+    def __call__(self, z):
+        return flt.namespace(z).abs(z) ** self.power
+
+
+class _Exponential(flt.Nonlinearity):
+    def __call__(self, z):
+        return flt.namespace(z).exp(z)
+
+
+class _Overflowing(flt.Nonlinearity):
+    def __call__(self, z):
+        return z / (1 + flt.namespace(z).exp(-z)) * flt.namespace(z).exp(-z)
+
+
+@pytest.mark.parametrize("power", [1.1, 1.5, 2, 3])
+def test_growth_faster_than_linear_is_refused(power):
+    with pytest.raises(ValueError, match="^nonlinearity: expected at most linear growth, got slopes"):
+        _Power(power).asymptotic_slopes  # noqa: B018
+    with pytest.raises(ValueError, match="^nonlinearity: "):
+        _Power(power).is_bounded  # noqa: B018
+    task = flt.OrthogonalClassification(4, (0.5, 0.5))
+    with pytest.raises(ValueError, match="^nonlinearity: "):
+        flt.DeepNetworkPosterior(task, _Power(power), temperature=0.1).solve()
+
+
+@pytest.mark.parametrize("phi", [_Exponential(), _Overflowing()])
+def test_values_that_overflow_are_refused(phi):
+    with pytest.raises(ValueError, match="^nonlinearity: expected finite values at .z. = 10000"):
+        phi.asymptotic_slopes  # noqa: B018
+    assert not phi.is_linear
+
+
+# The formulas ------------------------------------------------------------------------------------
+
+
+@given(z=arrays)
+def test_the_formulas(z):
+    erf = np.vectorize(math.erf, otypes=[float])
+    half = math.sqrt(math.pi) / 2
+    assert_allclose(flt.Erf()(z), erf(half * z), atol=1e-15)
+    assert_allclose(flt.Sigmoid()(z), (1 + erf(half * z)) / 2, atol=1e-15)
+    assert_allclose(flt.Tanh()(z), np.tanh(z), atol=1e-15)
+    assert (flt.ReLU()(z) == np.maximum(z, 0)).all()
+    assert (flt.LeakyReLU(0.1)(z) == np.where(z > 0, z, 0.1 * z)).all()
+    assert (flt.Linear()(z) == z).all()
+
+
+@given(z=arrays)
+def test_symmetries(z):
+    assert_allclose(flt.Sigmoid()(-z), 1 - flt.Sigmoid()(z), atol=1e-15)
+    for odd in (flt.Erf(), flt.Tanh(), flt.Linear()):
+        assert_allclose(odd(-z), -odd(z), atol=1e-15)
+    assert_allclose(flt.ReLU()(z) - flt.ReLU()(-z), z)
+    assert_allclose(Swish()(z) - Swish()(-z), z, atol=1e-13)
+
+
+def test_slopes_at_the_origin():
+    for phi, slope in ((flt.Sigmoid(), 0.5), (flt.Erf(), 1), (flt.Tanh(), 1), (Swish(), 0.5)):
+        assert phi.derivative(np.zeros(1))[0] == pytest.approx(slope)
+
+
+@given(st.floats(-3, 3), st.floats(0, 4))
+def test_gaussian_average_of_the_sigmoid(mean, variance):
+    """E phi(z) = phi(mean / sqrt(1 + pi variance / 2)): why it has this form."""
+    average = gaussian_mean(flt.Sigmoid(), np.array(mean), np.array(variance))
+    assert_allclose(average, flt.Sigmoid()(mean / math.sqrt(1 + math.pi * variance / 2)), atol=1e-12)
+
+
+# Values, and use by the engine -------------------------------------------------------------------
+
+
+def test_they_are_values():
+    for phi in STOCK:
+        assert phi == evolve(phi) and hash(phi) == hash(evolve(phi)) and pickle.loads(pickle.dumps(phi)) == phi
+    assert flt.LeakyReLU(0.1) != flt.LeakyReLU(0.2) and flt.Tanh() != flt.Erf()
+    assert flt.LeakyReLU(1) == flt.LeakyReLU(1.0)
+    with pytest.raises(AttributeError):
+        flt.LeakyReLU().negative_slope = 1.0
+
+
+def test_a_nonlinearity_without_a_formula_is_abstract():
+    class Nothing(flt.Nonlinearity):
+        pass
+
+    with pytest.raises(TypeError, match="__call__"):
+        Nothing()
+
+
+@pytest.mark.parametrize("phi", [Swish(2.0), Wave(), Twice()], ids=repr)
+def test_a_user_s_formula_can_be_sampled(phi):
+    task = flt.OrthogonalClassification(3, (0.5, 0.5))
+    posterior = flt.DeepNetworkPosterior(task, phi, width=6, temperature=0.1)
+    samples = posterior.sample(n_draws=2, n_chains=2, n_warmup=20, progress=False)
+    assert np.isfinite(samples.kernel(1)).all() and np.isfinite(samples.dual_field).all()
+
+
+def test_a_user_s_linear_formula_is_solved_as_a_linear_network():
+    task = flt.OrthogonalClassification(3, (0.5, 0.5))
+    solution = flt.DeepNetworkPosterior(task, Twice(), width=60, temperature=0.01).solve()
+    assert solution.method == "closed form" and solution.residual < 1e-6
+    leaky, linear = (
+        flt.DeepNetworkPosterior(task, phi, width=60, temperature=0.01).solve()
+        for phi in (flt.LeakyReLU(1.0), flt.Linear())
+    )
+    assert_allclose(leaky.kernel(1), linear.kernel(1))
+
+
+MISFITS = {
+    "sum": lambda z: z.sum(),
+    "reshape": lambda z: z.reshape(-1, 1),
+    "complex": lambda z: z + 1j,
+    "comparison": lambda z: z > 0,
+    "nan": lambda z: np.sqrt(np.where(z > 0, z, np.nan)),
+    "text": lambda z: "z",
+    "nothing": lambda z: None,
+}
+
+
+@pytest.mark.parametrize("formula", MISFITS.values(), ids=MISFITS.keys())
+def test_a_formula_that_is_not_elementwise_and_real_is_refused(formula):
+    class Misfit(flt.Nonlinearity):
+        def __call__(self, z):
+            return formula(z)
+
+    task = flt.OrthogonalClassification(3, (0.5, 0.5))
+    with pytest.raises(ValueError, match="^nonlinearity: expected an elementwise function with finite real values"):
+        flt.DeepNetworkPosterior(task, Misfit())
