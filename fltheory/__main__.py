@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 from attrs import evolve, frozen
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 import fltheory as flt
 from fltheory.numerics.validation import Array, check_integer
@@ -238,7 +239,8 @@ def _number(value: float) -> str:
 
 def _figure(cases: list[Case], networks: list[flt.PosteriorSamples]) -> Figure:
     """A row for each case: kernels of theory and networks, activations, readouts."""
-    figure = Figure(figsize=(13.0, 3.2 * len(cases)), layout="constrained")
+    padding = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)  # inches
+    figure = Figure(figsize=(13.0, 3.2 * len(cases)), layout=padding)
     rows = figure.subfigures(len(cases), 1, squeeze=False)[:, 0]
     for row, case, samples in zip(rows, cases, networks, strict=True):
         layer = case.posterior.n_hidden_layers

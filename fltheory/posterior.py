@@ -1,6 +1,5 @@
 """``DeepNetworkPosterior``: the only room that sees both sides, theory and samples."""
 
-import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +95,7 @@ class DeepNetworkPosterior:
 
     @cached_property
     def model(self) -> Model:
-        """This posterior with all scalings resolved."""
+        """The posterior with all scalings resolved."""
         is_lazy = self.readout_scaling == "lazy"
         return Model(
             task=self.task,

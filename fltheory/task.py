@@ -23,6 +23,7 @@ from fltheory.numerics.validation import (
 )
 
 _ARRAYS = ("inputs", "targets", "labels", "test_inputs", "test_targets")
+_LARGEST = 1e100  # of an input, so that products of inputs are finite
 
 
 class Task(ABC):
@@ -70,12 +71,12 @@ class Task(ABC):
     @property
     def n_inputs(self) -> int:
         """N0, the dimension of an input."""
-        return self.inputs.shape[1]
+        return int(self.inputs.shape[1])
 
     @property
     def n_outputs(self) -> int:
         """m, the number of outputs."""
-        return self.targets.shape[1]
+        return int(self.targets.shape[1])
 
     @property
     def fingerprint(self) -> str:
@@ -98,12 +99,12 @@ def check_task(name: str, task: object) -> Task:
 
 def _check_form(name: str, value: object, wanted: Any) -> None:
     """Refuse what can be made the array that is wanted but is not it: a list, targets (P,), float32."""
-    kinds = "iu" if name.endswith(".labels") else "f"
-    fits = isinstance(value, np.ndarray) and value.shape == wanted.shape and value.dtype.kind in kinds
-    if wanted is not None and not (fits and value.dtype.itemsize == 8):
-        raise TypeError(
-            f"{name}: expected an array of shape {wanted.shape} and dtype {wanted.dtype}, got {describe(value)}"
-        )
+    if wanted is None or (
+        isinstance(value, np.ndarray) and value.shape == wanted.shape and value.dtype == wanted.dtype
+    ):
+        return
+    expected = f"an array of shape {wanted.shape} and dtype {wanted.dtype}"
+    raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
 
 
 def _check_targets(name: str, value: object) -> Array:
@@ -129,9 +130,7 @@ def _check_length(name: str, array: Any, axis: int, length: int, of: str) -> Non
     if array is not None and array.shape[axis] != length:
         wanted = [str(n) for n in array.shape]
         wanted[axis] = str(length)
-        raise ValueError(
-            f"{name}: expected shape ({', '.join(wanted)}) to match {of}, got {array.shape}"
-        )
+        raise ValueError(f"{name}: expected shape ({', '.join(wanted)}) to match {of}, got {array.shape}")
 
 
 @frozen(eq=False)
@@ -161,15 +160,17 @@ class ArrayTask(Task):
     labels: NDArray[np.int64] | None = field(
         default=None, converter=checked(lambda name, v: None if v is None else check_labels(name, v))
     )
-    test_inputs: Array | None = field(
-        default=None, converter=checked(_optional_array, shape=("n", "N0"))
-    )
+    test_inputs: Array | None = field(default=None, converter=checked(_optional_array, shape=("n", "N0")))
     test_targets: Array | None = field(
         default=None, converter=checked(lambda name, v: None if v is None else _check_targets(name, v))
     )
 
     def __attrs_post_init__(self) -> None:
         n_samples, n_inputs = self.inputs.shape
+        if np.abs(self.inputs).max() > _LARGEST:
+            raise ValueError(
+                f"inputs: expected entries of at most {_LARGEST:g}, got {np.abs(self.inputs).max():g}"
+            )
         _check_length("targets", self.targets, 0, n_samples, "inputs")
         _check_length("labels", self.labels, 0, n_samples, "inputs")
         _check_length("test_inputs", self.test_inputs, 1, n_inputs, "inputs")

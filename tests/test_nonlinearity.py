@@ -148,7 +148,12 @@ def test_derivative_of_tensors_works_without_gradients_around_it():
 def test_both_libraries_take_the_left_slope_at_the_kink(phi):
     leaf = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(phi(leaf).sum(), leaf)
-    assert gradient.item() == phi.derivative(leaf).item() == phi.derivative(np.zeros(1))[0] == phi.asymptotic_slopes[0]
+    assert (
+        gradient.item()
+        == phi.derivative(leaf).item()
+        == phi.derivative(np.zeros(1))[0]
+        == phi.asymptotic_slopes[0]
+    )
 
 
 # Slopes, bounded and linear ----------------------------------------------------------------------
@@ -273,7 +278,9 @@ def test_gaussian_average_of_the_sigmoid(mean, variance):
 
 def test_they_are_values():
     for phi in STOCK:
-        assert phi == evolve(phi) and hash(phi) == hash(evolve(phi)) and pickle.loads(pickle.dumps(phi)) == phi
+        assert (
+            phi == evolve(phi) and hash(phi) == hash(evolve(phi)) and pickle.loads(pickle.dumps(phi)) == phi
+        )
     assert flt.LeakyReLU(0.1) != flt.LeakyReLU(0.2) and flt.Tanh() != flt.Erf()
     assert flt.LeakyReLU(1) == flt.LeakyReLU(1.0)
     with pytest.raises(AttributeError):
@@ -325,5 +332,7 @@ def test_a_formula_that_is_not_elementwise_and_real_is_refused(formula):
             return formula(z)
 
     task = flt.OrthogonalClassification(3, (0.5, 0.5))
-    with pytest.raises(ValueError, match="^nonlinearity: expected an elementwise function with finite real values"):
+    with pytest.raises(
+        ValueError, match="^nonlinearity: expected an elementwise function with finite real values"
+    ):
         flt.DeepNetworkPosterior(task, Misfit())

@@ -31,7 +31,9 @@ def test_or_each_layer_has_its_own(variances):
 @pytest.mark.parametrize("depth", [1, 3])
 def test_as_many_variances_as_layers(depth):
     prior = flt.GaussianPrior((1.0, 2.0))
-    with pytest.raises(ValueError, match=f"^weight_variance: expected one variance for each of {depth} hidden"):
+    with pytest.raises(
+        ValueError, match=f"^weight_variance: expected one variance for each of {depth} hidden"
+    ):
         prior.weight_variances(depth)
     task = flt.OrthogonalClassification(4, (0.5, 0.5))
     with pytest.raises(ValueError, match="^weight_variance: "):
@@ -70,14 +72,16 @@ def test_exponents_that_overflow_are_refused():
     for exponent in (400, -400):
         with pytest.raises(ValueError, match="^scaling: expected an exponent that leaves a positive readout"):
             effective(flt.GaussianPrior(scaling=exponent), 1000)
+        task = flt.OrthogonalClassification(1000, (0.5, 0.5))
         with pytest.raises(ValueError, match="^scaling: "):
-            task = flt.OrthogonalClassification(1000, (0.5, 0.5))
             flt.DeepNetworkPosterior(task, flt.Tanh(), flt.GaussianPrior(scaling=exponent))
 
 
 def test_the_posterior_uses_them():
     task = flt.OrthogonalClassification(8, (0.5, 0.5))
-    posterior = flt.DeepNetworkPosterior(task, flt.Tanh(), flt.GaussianPrior((2.0, 3.0), 4.0), n_hidden_layers=2)
+    posterior = flt.DeepNetworkPosterior(
+        task, flt.Tanh(), flt.GaussianPrior((2.0, 3.0), 4.0), n_hidden_layers=2
+    )
     assert posterior.model.weight_variances == (2.0, 3.0)
     assert posterior.model.readout_variance == pytest.approx(4 / 8)
     # Whether phi is linear is decided from its values.
@@ -128,7 +132,9 @@ def test_a_user_s_prior_of_too_few_layers_is_refused():
         def weight_variances(self, n_hidden_layers):
             return (1.0,)
 
-    with pytest.raises(ValueError, match=r"^prior.weight_variances: expected one variance for each of 2 hidden"):
+    with pytest.raises(
+        ValueError, match=r"^prior.weight_variances: expected one variance for each of 2 hidden"
+    ):
         posterior_of(Short())
 
 

@@ -15,7 +15,7 @@ from fltheory.numerics.validation import Array
 _ALL_CODES = 6  # distinct targets up to which every 0/1 code is a start: 2^6 branches
 _N_DIRECTIONS = 24  # half-space patterns beyond
 _SOFTEST = 10.0  # variance of the readout, in units of the prior's, above which EP is not trusted
-_INSIDE = 9.0  # squared distance, in units of its covariance, up to which a branch covers another
+_INSIDE, _NEAR = 9.0, 2.5  # squared distances, in units of a branch's covariance, from its centre
 _MINOR = 4.0  # log weight by which a part may fall short of the whole
 _LOWEST = 100.0  # log weight below the best branch at which one is forgotten
 
@@ -79,16 +79,18 @@ def is_physical(branches: BranchMoments, readout_variance: float) -> NDArray[np.
 
 
 def covers_others(branches: BranchMoments) -> NDArray[np.bool_]:
-    """Whether a wide branch counts again what two narrower ones inside it describe better.
+    """Whether a wide branch counts again what narrower ones inside it describe better.
 
-    Where one branch is about to split in two, EP finds the whole and both halves.
+    Where one branch is about to split in two, EP finds the whole and the halves. Of a branch and a
+    narrower one near its centre, or two anywhere inside it, the narrower ones stay.
     """
     spread = np.linalg.eigvalsh(branches.readout_covariance)[:, -1]
     apart = branches.readout[None] - branches.readout[:, None]  # (of the wide one, of the other, m)
     distance = np.einsum("bci,bij,bcj->bc", apart, np.linalg.inv(branches.readout_covariance), apart)
     comparable = branches.log_partition[None] > branches.log_partition[:, None] - _MINOR
-    inside = (distance < _INSIDE) & (spread[None] < 0.7 * spread[:, None]) & comparable
-    return np.asarray(inside.sum(1) >= 2)
+    narrower = (spread[None] < 0.7 * spread[:, None]) & comparable
+    inside, near = narrower & (distance < _INSIDE), narrower & (distance < _NEAR)
+    return np.asarray((inside.sum(1) >= 2) | near.any(1))
 
 
 def mode_sites(

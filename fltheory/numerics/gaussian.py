@@ -10,14 +10,15 @@ from scipy.special import logsumexp
 from fltheory.numerics.validation import Array
 
 Function = Callable[[Any], Any]
+_FULL = 1.0 - 1e-12  # a correlation that is 1 but for rounding
 
 
 def standard_grid(half_width: float = 7.0, spacing: float = 0.35) -> tuple[Array, Array]:
     """Nodes of a uniform grid for N(0, 1) and the logarithms of their weights, both (G,)."""
     n_side = math.ceil(half_width / spacing)
-    nodes = spacing * np.arange(-n_side, n_side + 1)
+    nodes = np.asarray(spacing * np.arange(-n_side, n_side + 1), dtype=np.float64)
     log_weights = -0.5 * nodes**2
-    return nodes, log_weights - logsumexp(log_weights)
+    return nodes, np.asarray(log_weights - logsumexp(log_weights), dtype=np.float64)
 
 
 def grid_for(scale: float, half_width: float = 7.0, spacing: float = 0.35) -> tuple[Array, Array]:
@@ -54,7 +55,8 @@ def gaussian_covariance(function: Function, mean: Array, covariance: Array, n_te
     """Cov[f(z_i), f(z_j)] for z ~ N(mean, covariance), elementwise f.
 
     Mehler's series in the correlation coefficient, sum_k c_ik c_jk rho_ij^k with c_ik the k-th
-    Hermite coefficient of f(mean_i + sd_i x); the diagonal is exact at any number of terms.
+    Hermite coefficient of f(mean_i + sd_i x). Where |rho_ij| = 1 (the diagonal, equal inputs) the
+    average is over one variable and exact at any number of terms.
 
     Parameters
     ----------
@@ -83,6 +85,5 @@ def gaussian_covariance(function: Function, mean: Array, covariance: Array, n_te
         power = power * rho
         coefficient = values @ (weights * hermite)  # (..., n)
         total = total + coefficient[..., :, None] * coefficient[..., None, :] * power
-    index = np.arange(mean.shape[-1])
-    total[..., index, index] = (values**2) @ weights
-    return total
+    same, opposite = ((values * weights) @ other.mT for other in (values, values[..., ::-1]))
+    return np.asarray(np.where(rho > _FULL, same, np.where(rho < -_FULL, opposite, total)))

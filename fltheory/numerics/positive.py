@@ -62,7 +62,7 @@ class LowRankPlusBlocks:
 
     @property
     def _is_wide(self) -> bool:
-        return 2 * self.factor.shape[1] >= len(self.factor)
+        return bool(2 * self.factor.shape[1] >= len(self.factor))
 
     @cached_property
     def _dense(self) -> tuple[Array, bool]:
@@ -74,7 +74,7 @@ class LowRankPlusBlocks:
 
     def _solve_blocks(self, flat: Array) -> Array:
         n, m = self.blocks.shape[:2]
-        return np.linalg.solve(self.blocks, flat.reshape(n, m, -1)).reshape(flat.shape)
+        return np.asarray(np.linalg.solve(self.blocks, flat.reshape(n, m, -1)).reshape(flat.shape))
 
     @cached_property
     def _blocks_inverse_factor(self) -> Array:

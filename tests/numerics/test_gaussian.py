@@ -178,6 +178,15 @@ def test_one_term_of_the_series_is_the_linear_response():
     assert_allclose(found[off], (np.outer(slope, slope) * c)[off], atol=1e-10)
 
 
+@given(means, st.floats(1, 100), st.integers(1, 3))
+def test_equal_and_opposite_variables_are_exact_at_any_number_of_terms(mean, v, n_terms):
+    """Equal inputs have equal rows: the rank of a kernel shows."""
+    mean, sign = np.array([mean, mean, -mean]), np.array([1, 1, -1])
+    found = gaussian_covariance(np.tanh, mean, v * np.outer(sign, sign), n_terms=n_terms)
+    assert_allclose(found, found[0, 0] * np.outer(sign, sign), rtol=1e-12)
+    assert np.linalg.matrix_rank(found, tol=1e-12) == 1
+
+
 def test_covariances_of_many_are_those_of_each():
     means = np.random.default_rng(0).normal(size=(3, 4))
     matrices = np.stack([random_covariance(seed, 4) for seed in range(3)])

@@ -10,7 +10,19 @@ from numpy.testing import assert_allclose
 
 from fltheory.numerics.namespace import is_torch, namespace, special
 
-SHARED = ["tanh", "exp", "log", "sqrt", "abs", "sign", "where", "maximum", "minimum", "zeros_like", "ones_like"]
+SHARED = [
+    "tanh",
+    "exp",
+    "log",
+    "sqrt",
+    "abs",
+    "sign",
+    "where",
+    "maximum",
+    "minimum",
+    "zeros_like",
+    "ones_like",
+]
 SHARED_SPECIAL = ["expit", "erf", "erfc", "log_ndtr", "ndtr", "gammaln"]
 
 

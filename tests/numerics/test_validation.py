@@ -35,7 +35,9 @@ class Unprintable:
 # Numbers -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.float64(2), np.int8(2), np.uint64(2), Fraction(2)])
+@pytest.mark.parametrize(
+    "value", [2, 2.0, np.float32(2), np.float64(2), np.int8(2), np.uint64(2), Fraction(2)]
+)
 def test_real_numbers_become_floats(value):
     number = check_real("x", value)
     assert type(number) is float and number == 2.0
@@ -51,7 +53,9 @@ def test_real_numbers_pass_if_they_are_in_range(value, minimum, exclusive, allow
             check_real("x", value, minimum=minimum, exclusive=exclusive, allow_inf=allow_inf)
 
 
-@pytest.mark.parametrize("value", [True, np.True_, "2", None, 2j, Decimal(2), [2.0], np.array(2.0), np.ones(1)])
+@pytest.mark.parametrize(
+    "value", [True, np.True_, "2", None, 2j, Decimal(2), [2.0], np.array(2.0), np.ones(1)]
+)
 def test_what_is_no_real_number_is_a_type_error(value):
     with pytest.raises(TypeError, match="^x: expected a finite real number, got "):
         check_real("x", value)
@@ -293,7 +297,9 @@ def test_read_only_refuses_writing():
 
 
 parts = st.lists(
-    st.none() | st.integers(-3, 3) | hnp.arrays(np.float64, hnp.array_shapes(max_dims=2), elements=st.integers(0, 2)),
+    st.none()
+    | st.integers(-3, 3)
+    | hnp.arrays(np.float64, hnp.array_shapes(max_dims=2), elements=st.integers(0, 2)),
     max_size=3,
 )
 
