@@ -1,5 +1,6 @@
 """``DeepNetworkPosterior``: the only room that sees both sides, theory and samples."""
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -128,10 +129,22 @@ class DeepNetworkPosterior:
         return variances
 
     def at_width(self, width: int) -> "DeepNetworkPosterior":
-        """The same posterior at another width and the same N T, the theory's only temperature."""
+        """The same posterior at another width and the same N T, the theory's only temperature.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``width`` is no positive integer, or the temperature there is beyond float64.
+        """
         width = check_integer("width", width, maximum=_WIDEST)
         factor = 1.0 if self.readout_scaling == "lazy" else self.width / width
-        return evolve(self, width=width, temperature=self.temperature * factor)
+        temperature = self.temperature * factor
+        if temperature != self.temperature and temperature in (0.0, math.inf):
+            raise ValueError(
+                f"width: expected one with a temperature within float64 at the same N T, got {width} "
+                f"(from T = {self.temperature:g} at width {self.width} to {temperature:g})"
+            )
+        return evolve(self, width=width, temperature=temperature)
 
     def solve(
         self,

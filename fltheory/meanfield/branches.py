@@ -29,7 +29,8 @@ def neuron_states(nonlinearity: Nonlinearity, scale: float) -> Array:
 
 def distinct_rows(targets: Array) -> tuple[Array, Array]:
     """The distinct rows of Y (equal to ten digits), (R, m), and which one each input has, (P,)."""
-    digits = 10 - math.ceil(math.log10(max(np.abs(targets).max(), 1e-300)))
+    largest = np.abs(targets).max()
+    digits = 10 - math.ceil(math.log10(largest)) if largest > 0 else 0
     _, first, member = np.unique(
         np.round(targets, digits), axis=0, return_index=True, return_inverse=True
     )
@@ -118,7 +119,7 @@ def mode_sites(
     """
     rank = factor.shape[1]
     scaled_field = math.sqrt(readout_variance) * field
-    scale = float(np.sqrt((factor**2).sum(1).max()))
+    scale = math.sqrt(max(float((factor**2).sum(1).max(initial=0.0)), 1e-20))
     pushed = 0.5 * neuron_states(nonlinearity, scale)[patterns.astype(int)] @ np.linalg.pinv(factor).T
     random = np.random.default_rng(seed).standard_normal((n_random, rank))
     latent = np.concatenate([pushed, random])

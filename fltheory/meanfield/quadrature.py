@@ -23,8 +23,9 @@ from fltheory.numerics.gaussian import grid_for
 from fltheory.numerics.newton import minimise, minimise_batch
 from fltheory.numerics.validation import Array
 
-_WIDEN = 1.15  # of the Gaussians of the proposal, over the Laplace approximation
+_NARROW, _WIDE = 1.15, 2.5  # widths of the Gaussians of the proposal, over the Laplace approximation
 _COARSE, _FINE = 1024, 8192  # points on the way, and at the solution
+_COARSE_STEPS = 12  # after which the fine ones are taken in any case
 _LEAST_ESS = 0.35  # relative effective sample size below which the points are drawn anew
 _TRUSTED_ESS = 0.05  # and below which S is not believed
 _JUMP = 0.05  # of S, more than the sampling error, that shows a missed branch
@@ -97,7 +98,7 @@ class IndependentSites:
 
 @frozen(eq=False)
 class Proposal:
-    """Frozen points in a, under a mixture of one Gaussian a branch.
+    """Frozen points in a, under a mixture of two Gaussians a branch, a narrow and a wide one.
 
     Attributes
     ----------
@@ -105,30 +106,41 @@ class Proposal:
         a (S, m) and the mixture's log density there (S,).
     shares
         Probability that a point belongs to each branch, (S, B).
+    modes
+        The branches' modes, (B, m).
     means, roots, weights
-        The mixture: (B, m), (B, m, m), (B,).
+        The components of the mixture: (2 B, m), (2 B, m, m), (2 B,).
     """
 
     points: Array
     log_density: Array
     shares: Array
+    modes: Array
     means: Array
     roots: Array
     weights: Array
 
     @classmethod
-    def mixture(cls, means: Array, roots: Array, weights: Array, n_points: int, seed: int) -> Self:
-        """Quasi-random points, the same sequence in every component, a fifth of them spread evenly."""
-        n_branches, m = means.shape
-        counts = (n_points * (0.8 * weights + 0.2 / n_branches)).astype(int) + 1
+    def around(cls, modes: Array, roots: Array, weights: Array, n_points: int, seed: int) -> Self:
+        """Quasi-random points around modes with covariances root root^T, (B, m, m), and weights (B,).
+
+        The same sequence serves every component; a fifth of the points is spread evenly over
+        branches, and a fifth of each branch's is wide, for densities that are not Gaussian.
+        """
+        n_branches, m = modes.shape
+        even = 0.8 * weights + 0.2 / n_branches
+        means, weighted = np.concatenate([modes, modes]), np.concatenate([0.8 * even, 0.2 * even])
+        roots_of_all = np.concatenate([_NARROW * roots, _WIDE * roots])
+        counts = (n_points * weighted).astype(int) + 1
         sequence = qmc.Sobol(m, seed=seed).random(1 << math.ceil(math.log2(counts.max())))
         standard = norm.ppf(np.clip(sequence, 1e-12, 1 - 1e-12))
         points = np.concatenate(
-            [mean + standard[:n] @ root.T for mean, root, n in zip(means, roots, counts, strict=True)]
+            [mean + standard[:n] @ root.T for mean, root, n in zip(means, roots_of_all, counts, strict=True)]
         )
-        log_density = log_mixture(points, means, roots, counts / counts.sum())
-        shares = softmax(log_mixture(points, means, roots, weights), axis=1)
-        return cls(points, logsumexp(log_density, axis=1), shares, means, roots, weights)
+        mixed = counts / counts.sum()
+        log_density = logsumexp(log_mixture(points, means, roots_of_all, mixed), axis=1)
+        shares = softmax(log_mixture(points, modes, _NARROW * roots, weights), axis=1)
+        return cls(points, log_density, shares, modes, means, roots_of_all, mixed)
 
 
 def log_mixture(points: Array, means: Array, roots: Array, weights: Array) -> Array:
@@ -195,6 +207,11 @@ class GroupedEvaluation:
         """Effective share of the points."""
         return float(1.0 / (self.weights**2).sum() / len(self.weights))
 
+    @property
+    def sampling_error(self) -> float:
+        """A bound on the error of log Z: that of as many random points."""
+        return 3.0 / math.sqrt(self.relative_ess * len(self.weights))
+
     def newton_step(self) -> Array:
         n_groups, m = self.gradient.shape
         matrix = self.output_covariance() * np.repeat(self.dual.groups.counts, m)
@@ -251,9 +268,9 @@ def find_proposal(
             kept.append(int(index))
     curvature, modes = np.linalg.eigh(hessians[kept])
     curvature = np.maximum(curvature, 0.02 / readout_variance)  # a flat mode is not infinitely wide
-    roots = _WIDEN * modes / np.sqrt(curvature)[:, None, :]
+    roots = modes / np.sqrt(curvature)[:, None, :]
     log_weights = -values[kept] - 0.5 * np.log(curvature).sum(1)
-    return Proposal.mixture(points[kept], roots, softmax(log_weights), n_points, seed)
+    return Proposal.around(points[kept], roots, softmax(log_weights), n_points, seed)
 
 
 class GroupedSearch:
@@ -280,23 +297,27 @@ class GroupedSearch:
         """S at the last t, that t (G, m), and whether it is a solution on points drawn for it."""
         here = self._evaluate(field, np.empty((0, field.shape[1])))
         radius = _FIRST_RADIUS
-        for _ in range(max_iterations):
+        for step in range(max_iterations):
             self.path.append(here.value)
             found = minimise(here.dual, field, tolerance=tolerance, max_step=1.0, radius=radius)
             report(found.residual)
-            there = self._evaluate(found.x, here.dual.proposal.means)
-            if there.value > here.value + _JUMP:  # S is convex: here or there a branch was missed
-                again = self._evaluate(field, there.dual.proposal.means)
-                radius = radius if again.value > here.value + _JUMP else 0.3 * radius
+            there = self._evaluate(found.x, here.dual.proposal.modes)
+            jump = _JUMP + here.sampling_error + there.sampling_error
+            if there.value > here.value + jump:  # S is convex: here or there a branch was missed
+                again = self._evaluate(field, there.dual.proposal.modes)
+                radius = radius if again.value > here.value + jump else 0.3 * radius
                 here = again
                 continue
             moved, field, previous = np.abs(found.x - field).max(), found.x, here
             here = there
-            if found.converged and previous.relative_ess > _LEAST_ESS and moved < 0.1:
+            fits = previous.relative_ess > min(_LEAST_ESS, 0.8 * there.relative_ess)
+            if found.converged and fits and moved < 0.1:
                 if self.n_points == _FINE:
                     return previous.dual(field), field, True
                 self.n_points = _FINE
-                here = self._evaluate(field, here.dual.proposal.means)
+                here = self._evaluate(field, here.dual.proposal.modes)
+            elif step == _COARSE_STEPS:  # too few points to settle on
+                self.n_points = _FINE
         return here, field, False
 
     def _evaluate(self, field: Array, known_modes: Array) -> GroupedEvaluation:

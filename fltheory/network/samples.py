@@ -1,6 +1,6 @@
 """Networks drawn from the posterior, and what they say of the representations."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from fltheory.network.diagnostics import Diagnostics, diagnose
 from fltheory.network.forward import hidden_layers, outputs
 from fltheory.network.readout import ReadoutPosterior
 from fltheory.network.target import IntegratedTarget
-from fltheory.numerics.validation import Array, check_flag, check_integer, describe, read_only
+from fltheory.numerics.validation import Array, check_array, check_flag, check_integer, describe, read_only
 from fltheory.representation import Neurons, Prediction, Representation, nearest_class
 
 
@@ -113,7 +113,8 @@ class PosteriorSamples(Representation):
         Parameters
         ----------
         function
-            From activations (C, N, n), one network a chain, to numbers (C, ...).
+            From activations (C, N, n), one network a chain, to finite real numbers (C, ...) of the
+            same shape for every draw.
         layer
             1 to L; L if None.
         inputs
@@ -127,26 +128,23 @@ class PosteriorSamples(Representation):
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as above, or the function's result does not begin with C.
+            If an argument or a result of the function is not as above.
         """
         if not callable(function):
             raise TypeError(f"function: expected a function of activations, got {describe(function)}")
         layer = None if layer is None else self.model.check_layer(layer, lowest=1)
-        rows = [np.asarray(function(phi.numpy())) for phi in self._stream(self._inputs(inputs), layer)]
-        if rows[0].ndim == 0 or len(rows[0]) != self.n_chains:
-            raise ValueError(
-                f"function: expected a result of shape ({self.n_chains}, ...), one entry a chain, "
-                f"got shape {rows[0].shape}"
-            )
-        result = np.stack(rows, axis=1).astype(np.float64, copy=False)
-        result.setflags(write=False)
-        return result
+        rows: list[Array] = []
+        for phi in self._stream(self._inputs(inputs), layer):
+            shape = rows[0].shape if rows else (self.n_chains, ...)
+            rows.append(check_array("function (its result)", function(phi.numpy()), shape, allow_bool=True))
+        return _joined(rows)
 
     # Representations ---------------------------------------------------------------------------
 
     def activations(self, layer: int) -> Array:
         """phi(z^layer) on the training inputs, shape (C, D, N, P): as much memory as that takes."""
-        return self.functional(lambda phi: phi, self.model.check_layer(layer, lowest=1))
+        layer = self.model.check_layer(layer, lowest=1)
+        return _joined(phi.numpy() for phi in self._stream(self._posterior.inputs, layer))
 
     def kernel(self, layer: int, inputs: object = None) -> Array:
         layer, x = self.model.check_layer(layer), self._inputs(inputs)
@@ -192,7 +190,7 @@ class PosteriorSamples(Representation):
         for draw, phi in enumerate(self._stream(self._inputs(inputs))):
             a = self._posterior.tensor(self.readouts[:, draw])
             rows.append(outputs(a, phi, self.model.is_lazy).numpy())
-        return read_only(np.stack(rows, axis=1))
+        return _joined(rows)
 
     @cached_property
     def training_error(self) -> Array:
@@ -210,7 +208,7 @@ class PosteriorSamples(Representation):
 
     def mean_outputs(self, inputs: object = None) -> Array:
         """The mean output of each network given its features, its readouts averaged, (C, D, n, m)."""
-        return read_only(np.stack([mean for mean, _ in self._conditional_outputs(inputs)], axis=1))
+        return _joined(mean for mean, _ in self._conditional_outputs(inputs))
 
     def predict(self, inputs: object = None) -> Prediction:
         """Mean and variance of the output on inputs (n, N0), the training inputs if None.
@@ -232,8 +230,8 @@ class PosteriorSamples(Representation):
         For T > 0 it is (Y - f) / (N T) with f the mean output given the features.
         """
         scale = 1.0 if self.model.is_lazy else 1.0 / self.model.width
-        rows = [self._readouts_given(phi).solution for phi in self._stream(self._posterior.inputs)]
-        return read_only(scale * torch.stack(rows, dim=1).numpy())
+        features = self._stream(self._posterior.inputs)
+        return _joined(scale * self._readouts_given(phi).solution.numpy() for phi in features)
 
     @property
     def dual_field(self) -> Array:
@@ -250,7 +248,8 @@ class PosteriorSamples(Representation):
             "dual_field_square": (t**2).mean((-2, -1)),
         }
         for layer in range(1, self.model.n_hidden_layers + 1):
-            functionals[f"kernel_trace_{layer}"] = self.functional(lambda phi: (phi**2).mean((1, 2)), layer)
+            traces = ((phi**2).mean((1, 2)).numpy() for phi in self._stream(self._posterior.inputs, layer))
+            functionals[f"kernel_trace_{layer}"] = _joined(traces)
         return diagnose(functionals, self.draws.statistics)
 
     def resume(self, n_draws: int, progress: bool | None = None) -> "PosteriorSamples":
@@ -268,3 +267,10 @@ class PosteriorSamples(Representation):
         chains = self.continuation.chains
         later, end = chains.draw(self.continuation.checkpoint, n_draws, progress)
         return evolve(self, draws=self.draws.joined(later), continuation=Continuation(chains, end))
+
+
+def _joined(rows: Iterable[Array]) -> Array:
+    """What each draw gives, (C, ...), as one read-only array (C, D, ...)."""
+    array = np.stack(list(rows), axis=1)
+    array.setflags(write=False)
+    return array

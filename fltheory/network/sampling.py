@@ -115,8 +115,8 @@ def _check_device(device: object) -> str:
     if not isinstance(device, str):
         raise TypeError(f"device: expected a string like 'cpu' or 'cuda', got {describe(device)}")
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown name; torch built without it
+        torch.empty(0, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # unknown, not built in, or without data ("meta")
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: expected a device torch can use, got {device!r} ({reason})") from None
     return device

@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from numbers import Integral, Real
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from attrs import Converter
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Shape = tuple[str | int | EllipsisType, ...]  # as ``fits`` reads it
 
 
 def checked(check: Callable[..., Any], **options: Any) -> Any:
@@ -104,25 +106,38 @@ def to_numpy(value: object) -> NDArray[Any]:
         raise TypeError(f"not an array: {error}") from None
 
 
-def check_array(name: str, value: object, shape: tuple[str | int, ...]) -> Array:
-    """A finite real array of the given shape, as a read-only float64 copy.
+def fits(actual: tuple[int, ...], shape: Shape) -> bool:
+    """Whether a shape is as wanted.
 
-    An integer in ``shape`` must match exactly; a name ("P") stands for any length above zero.
+    An integer must match exactly, a name ("P") stands for any length above zero, a final ``...`` for
+    any further axes.
     """
-    expected = f"a finite real array of shape ({', '.join(map(str, shape))})"
+    if shape and shape[-1] is ...:
+        shape, actual = shape[:-1], actual[: len(shape) - 1]
+    return len(actual) == len(shape) and all(
+        length == want if isinstance(want, int) else length > 0
+        for length, want in zip(actual, shape, strict=True)
+    )
+
+
+def shape_text(shape: Shape) -> str:
+    """A wanted shape as tuples are written: (2,), (P, m), (C, ...)."""
+    entries = ["..." if want is ... else str(want) for want in shape]
+    return f"({', '.join(entries)}{',' * (len(entries) == 1)})"
+
+
+def check_array(name: str, value: object, shape: Shape, *, allow_bool: bool = False) -> Array:
+    """A finite real array of a shape that ``fits``, as a read-only float64 copy."""
+    expected = f"a finite real array of shape {shape_text(shape)}"
     if np.ma.is_masked(value):
         raise _refuse(ValueError, name, expected + " without masked entries", value)
     try:
         raw = to_numpy(value)
     except TypeError as error:
         raise TypeError(f"{name}: expected {expected}, got {describe(value)} ({error})") from None
-    if raw.dtype.kind not in "iuf":
+    if raw.dtype.kind not in ("biuf" if allow_bool else "iuf"):
         raise _refuse(TypeError, name, expected, value if raw.ndim == 0 else raw)
-    fits = raw.ndim == len(shape) and all(
-        length == want if isinstance(want, int) else length > 0
-        for length, want in zip(raw.shape, shape, strict=True)
-    )
-    if not fits:
+    if not fits(raw.shape, shape):
         raise _refuse(ValueError, name, expected, raw)
     if not (np.abs(raw) <= np.finfo(np.float64).max).all():  # false for NaN too
         raise ValueError(f"{name}: expected {expected}, got NaN or infinite entries")

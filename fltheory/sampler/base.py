@@ -9,7 +9,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fltheory.numerics.validation import check_integer, describe
+from fltheory.numerics.validation import Shape, check_integer, describe, fits, shape_text
 
 LogDensity = Callable[[Tensor], Tensor]
 
@@ -36,6 +36,8 @@ class Target(ABC):
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(True)
             value = self.log_density(leaf)
+            if not value.requires_grad:
+                raise ValueError("log_density: expected a function that torch can differentiate, got none")
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
 
@@ -121,9 +123,20 @@ class State:
 
     @classmethod
     def at(cls, target: Target, x: Tensor, step_size: float) -> Self:
-        """The state at positions ``x``, shape (C, dimension)."""
-        current = torch.full_like(x[:, 0], step_size)
-        return cls(x, *target.value_and_gradient(x), StepSize.constant(current))
+        """The state at positions ``x``, shape (C, dimension): the place where a target is checked.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``x``, or what the target says of it, is no real floating-point tensor of its shape, or
+            the density is not differentiable.
+        """
+        _check_tensor("x", x, ("C", target.dimension))
+        _check_tensor("log_density (its result)", target.log_density(x), (len(x),))
+        value, gradient = target.value_and_gradient(x)
+        _check_tensor("value_and_gradient (its value)", value, (len(x),))
+        _check_tensor("value_and_gradient (its gradient)", gradient, tuple(x.shape))
+        return cls(x, value, gradient, StepSize.constant(torch.full_like(x[:, 0], step_size)))
 
     def moved(self, accepted: Tensor, proposal: "State") -> "State":
         """``proposal`` in the chains where ``accepted`` (C,), this state in the others."""
@@ -167,7 +180,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def init(self, target: Target, x: Tensor, generator: torch.Generator) -> State:
-        """The state at positions ``x``, shape (C, dimension)."""
+        """The state at positions ``x``, shape (C, dimension); ``State.at`` checks both arguments."""
 
     @abstractmethod
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
@@ -190,3 +203,15 @@ class Sampler(ABC):
 def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """White noise of the shape, dtype and device of ``like``."""
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def _check_tensor(name: str, value: object, shape: Shape) -> None:
+    """Refuse what is no real floating-point tensor of a shape that ``fits``."""
+    expected = f"a real floating-point tensor of shape {shape_text(shape)}"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
+    came = f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected {expected}, got {came}")
+    if not fits(tuple(value.shape), shape):
+        raise ValueError(f"{name}: expected {expected}, got {came}")

@@ -380,6 +380,7 @@ def test_zero_temperature_needs_independent_features():
         (lambda s: s.neurons(2, 1, seed=0.5), "seed"),
         (lambda s: s.functional(3), "function"),
         (lambda s: s.functional(lambda phi: 1.0), "function"),
+        (lambda s: s.functional(lambda phi: np.full(3, math.nan)), "function"),
         (lambda s: s.resume(0), "n_draws"),
         (lambda s: s.resume(1, progress=1), "progress"),
         (lambda s: evolve(s, continuation=None).resume(1), "resume"),

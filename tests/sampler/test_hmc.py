@@ -195,6 +195,34 @@ def test_bad_arguments_are_named(name, value, error):
         HMC(**{name: value})
 
 
+@frozen
+class OwnGradient(Target):
+    """A normal density that torch cannot differentiate, and its gradient."""
+
+    dimension = 2
+
+    def log_density(self, x):
+        return -0.5 * x.detach().square().sum(1)
+
+    def value_and_gradient(self, x):
+        return self.log_density(x), -x
+
+
+def test_a_target_with_its_own_gradient_need_not_be_differentiable():
+    x = torch.ones(3, 2)
+    state = HMC().init(OwnGradient(), x, torch.Generator())
+    torch.testing.assert_close(state.gradient, -x)
+    with pytest.raises(ValueError, match="^log_density: expected a function that torch can differentiate"):
+        Target.value_and_gradient(OwnGradient(), x)
+
+
+@pytest.mark.parametrize("n_chains", [1, 2, 3])
+def test_a_density_that_mixes_chains_is_refused_however_many_there_are(n_chains):
+    target = Target.from_function(2, lambda x: -(x**2).sum())
+    with pytest.raises(ValueError, match=rf"^log_density .*\({n_chains},\), got a tensor of shape \(\)"):
+        HMC().init(target, torch.ones(n_chains, 2), torch.Generator())
+
+
 @pytest.mark.parametrize(("dimension", "function"), [(0, abs), (1.5, abs), (True, abs), (1, "log")])
 def test_bad_functions_are_named(dimension, function):
     with pytest.raises((TypeError, ValueError), match=r"dimension|log_density"):
