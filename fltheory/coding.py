@@ -2,13 +2,19 @@
 
 import numpy as np
 from attrs import frozen
-from numpy.typing import NDArray
 
 from fltheory.meanfield.solution import activity_threshold
-from fltheory.numerics.validation import Array, check_array, check_integer, check_labels, describe, read_only
+from fltheory.numerics.validation import (
+    Array,
+    Booleans,
+    Integers,
+    check_array,
+    check_integer,
+    check_labels,
+    describe,
+    sealed,
+)
 from fltheory.representation import Representation, class_means
-
-Integers = NDArray[np.int64]
 
 
 @frozen(eq=False)
@@ -82,10 +88,10 @@ def find_codes(
     means = class_means(activations, _check_labels(labels, activations.shape[1]))
     codes, fractions, members = group_codes(means > threshold)
     order = leading_order(activations) if is_analog else np.lexsort((-means.sum(1), members))
-    return Codes(_sealed(codes), read_only(fractions), _sealed(members), read_only(means), _sealed(order))
+    return Codes(sealed(codes), sealed(fractions), sealed(members), sealed(means), sealed(order))
 
 
-def group_codes(active: NDArray[np.bool_]) -> tuple[Integers, Array, Integers]:
+def group_codes(active: Booleans) -> tuple[Integers, Array, Integers]:
     """The distinct rows of ``active`` (n, n_classes), most frequent first; their shares; each neuron's."""
     codes, members, counts = np.unique(active, axis=0, return_inverse=True, return_counts=True)
     rank = np.argsort(-counts, kind="stable")
@@ -117,9 +123,3 @@ def _check_labels(labels: object, n_inputs: int) -> Integers:
     if labels is None:
         raise ValueError("labels: expected the class of each input, got None (and the task has none)")
     return check_labels("labels", labels, n_inputs)
-
-
-def _sealed(values: Integers) -> Integers:
-    array = np.array(values, dtype=np.int64)
-    array.setflags(write=False)
-    return array

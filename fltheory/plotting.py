@@ -1,7 +1,5 @@
 """Figures of representations: kernels, activations and readouts. Representations in, axes out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -16,7 +14,14 @@ from numpy.typing import NDArray
 from fltheory.coding import find_codes, leading_order
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.model import Model
-from fltheory.numerics.validation import Array, check_instance, check_integer, check_sequence, describe
+from fltheory.numerics.validation import (
+    Array,
+    Integers,
+    check_instance,
+    check_integer,
+    check_sequence,
+    describe,
+)
 from fltheory.representation import Representation
 
 if TYPE_CHECKING:  # torch is not needed to plot a theory
@@ -69,7 +74,7 @@ def plot_kernels(*representations: Representation, layer: int = 1, ax: object = 
         raise ValueError(
             f"representations: expected the same number of inputs for all, got {[len(k) for k in kernels]}"
         )
-    with _style():
+    with mpl.rc_context(_STYLE):
         axes = _check_axes(ax, len(kernels))
         # Pairs of different inputs set the scale: the diagonal can be far above.
         norm, colours = _scale(np.concatenate([_off_diagonal(kernel) for kernel in kernels]), _KERNELS)
@@ -112,7 +117,7 @@ def plot_activations(
     seed = check_integer("seed", seed, minimum=0)
     activations = representation.neurons(n, layer, seed).activations
     order, ends, what = _neuron_order(representation, activations, layer, seed)
-    with _style():
+    with mpl.rc_context(_STYLE):
         axes = _check_axes(ax, 1)
         panel: Axes = axes[0]
         norm, colours = _scale(activations.ravel(), _ACTIVATIONS)
@@ -161,7 +166,7 @@ def plot_readouts(
             f"{theory.model.task.n_outputs}"
         )
     readouts = networks.readouts.reshape(-1, networks.model.task.n_outputs)[:, outputs]
-    with _style():
+    with mpl.rc_context(_STYLE):
         panel: Axes = _check_axes(ax, 1)[0]
         draw = _draw_histogram if len(outputs) == 1 else _draw_scatter
         draw(panel, readouts, [] if theory is None else _branch_laws(theory, outputs), outputs)
@@ -222,12 +227,6 @@ def _check_outputs(output: object, n_outputs: int) -> list[int]:
 
 
 # What panels share -------------------------------------------------------------------------------
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with mpl.rc_context(_STYLE):
-        yield
 
 
 def _check_axes(ax: object, count: int) -> NDArray[Any]:
@@ -292,7 +291,7 @@ def _mark_classes(panel: Axes, model: Model, colours: str, which: str, *, named:
 
 def _neuron_order(
     representation: Representation, activations: Array, layer: int, seed: int
-) -> tuple[NDArray[np.int64], list[int], str]:
+) -> tuple[Integers, list[int], str]:
     """An order of the neurons, where each code ends in it (nowhere if the code is analog), and its name."""
     model = representation.model
     if model.task.labels is None:

@@ -4,10 +4,9 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 from attrs import frozen
-from numpy.typing import NDArray
 
 from fltheory.model import Model
-from fltheory.numerics.validation import Array
+from fltheory.numerics.validation import Array, Integers
 from fltheory.task import Task
 
 
@@ -26,7 +25,7 @@ class Prediction:
 
     mean: Array
     variance: Array
-    labels: NDArray[np.int64] | None
+    labels: Integers | None
 
 
 @frozen(eq=False)
@@ -89,15 +88,16 @@ class Representation(ABC):
         """Draw the neurons of one layer (1 to L) of a network of width n."""
 
 
-def class_means(values: Array, labels: NDArray[np.int64]) -> Array:
+def class_means(values: Array, labels: Integers) -> Array:
     """Means over the inputs of each class, in the order of the labels: (..., P) -> (..., n_classes)."""
     return np.stack([values[..., labels == c].mean(-1) for c in np.unique(labels)], axis=-1)
 
 
-def nearest_class(task: Task, mean: Array) -> NDArray[np.int64] | None:
+def nearest_class(task: Task, mean: Array) -> Integers | None:
     """The class whose mean target is nearest to each prediction, shape (n,)."""
     if task.labels is None:
         return None
     centres = class_means(task.targets.T, task.labels).T
     distance = ((mean[:, None, :] - centres) ** 2).sum(-1)
-    return np.unique(task.labels)[distance.argmin(1)]
+    classes = np.unique(task.labels)
+    return np.asarray(classes[distance.argmin(1)])

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 from attrs import asdict, frozen
-from numpy.typing import NDArray
 
-from fltheory.coding import Integers
 from fltheory.meanfield.solution import MeanFieldSolution, activity_threshold
-from fltheory.network.diagnostics import Convergence
+from fltheory.network.diagnostics import Convergence, text_or_dash
 from fltheory.network.samples import PosteriorSamples
-from fltheory.numerics.validation import Array, check_instance
+from fltheory.numerics.validation import Array, Booleans, Integers, check_instance
 from fltheory.representation import class_means, nearest_class
 from fltheory.task import Task
 
@@ -99,8 +97,8 @@ class Comparison:
         width = max(len(row.quantity) for row in self.rows)
         lines = [self.heading, f"{'':{width}}{'theory':>11}{'network':>11}{'gap':>10}{'s.e.':>9}"]
         for row in self.rows:
-            values = f"{_text(row.theory, '#.4g'):>11}{_text(row.network, '#.4g'):>11}"
-            errors = f"{_text(row.gap, '+.2g'):>10}{_text(row.standard_error, '.2g'):>9}"
+            values = f"{text_or_dash(row.theory, '#.4g'):>11}{text_or_dash(row.network, '#.4g'):>11}"
+            errors = f"{text_or_dash(row.gap, '+.2g'):>10}{text_or_dash(row.standard_error, '.2g'):>9}"
             lines.append(f"{row.quantity:{width}}{values}{errors}{'  frozen' if row.frozen else ''}")
         if any(row.frozen and row.quantity.startswith(_SHARE) for row in self.rows):
             lines.append("frozen codes: the rest of the table is given the shares that the chains settled on")
@@ -270,7 +268,7 @@ def _code_rows(theory: MeanFieldSolution, networks: PosteriorSamples) -> Iterato
             yield _row(name, share, has_code.mean(-1), is_frozen=not _is_renewed(has_code))
 
 
-def _is_renewed(has_code: NDArray[np.bool_]) -> bool:
+def _is_renewed(has_code: Booleans) -> bool:
     """Whether in every chain as many neurons left a code (C, D, N) as have it: it forgot its start."""
     departures = (has_code[:, :-1] & ~has_code[:, 1:]).sum((1, 2))
     return bool((departures >= np.maximum(has_code.sum(2).mean(1), 1.0)).all())
@@ -311,9 +309,5 @@ def _own_class(task: Task, labels: Integers | None) -> Iterator[tuple[int, Calla
             yield int(label), partial(_mean_output, inputs=labels == label, output=int(output))
 
 
-def _mean_output(values: Array, inputs: NDArray[np.bool_], output: int) -> Array:
+def _mean_output(values: Array, inputs: Booleans, output: int) -> Array:
     return np.asarray(values[..., inputs, output].mean(-1))
-
-
-def _text(value: float | None, style: str) -> str:
-    return "-" if value is None else format(value, style)

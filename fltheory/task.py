@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import numpy as np
 from attrs import field, frozen
-from numpy.typing import NDArray
 
 from fltheory.numerics.validation import (
     Array,
+    Integers,
     check_array,
     check_integer,
     check_labels,
@@ -19,6 +19,7 @@ from fltheory.numerics.validation import (
     describe,
     fingerprint,
     read_only,
+    sealed,
     to_numpy,
 )
 
@@ -45,7 +46,7 @@ class Task(ABC):
         """Y, shape (P, m)."""
 
     @property
-    def labels(self) -> NDArray[np.int64] | None:
+    def labels(self) -> Integers | None:
         """The class of each training input, shape (P,), or None."""
         return None
 
@@ -157,7 +158,7 @@ class ArrayTask(Task):
 
     inputs: Array = field(converter=checked(check_array, shape=("P", "N0")))
     targets: Array = field(converter=checked(_check_targets))
-    labels: NDArray[np.int64] | None = field(
+    labels: Integers | None = field(
         default=None, converter=checked(lambda name, v: None if v is None else check_labels(name, v))
     )
     test_inputs: Array | None = field(default=None, converter=checked(_optional_array, shape=("n", "N0")))
@@ -244,7 +245,7 @@ class OrthogonalClassification(Task):
             )
 
     @property
-    def class_counts(self) -> NDArray[np.int64]:
+    def class_counts(self) -> Integers:
         """Inputs a class, by largest remainder (ties to the earlier class)."""
         shares = self.n_samples * np.asarray(self.class_ratios)
         counts = np.floor(shares + 1e-9).astype(np.int64)
@@ -253,10 +254,8 @@ class OrthogonalClassification(Task):
         return counts
 
     @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        labels = np.repeat(np.arange(len(self.class_ratios)), self.class_counts)
-        labels.setflags(write=False)
-        return labels
+    def labels(self) -> Integers:
+        return sealed(np.repeat(np.arange(len(self.class_ratios)), self.class_counts))
 
     @cached_property
     def inputs(self) -> Array:
@@ -324,7 +323,7 @@ class Digits(Task):
             )
 
     @cached_property
-    def _images(self) -> tuple[Array, NDArray[np.int64]]:
+    def _images(self) -> tuple[Array, Integers]:
         """All images of the chosen classes, normalised, in random order, and their classes."""
         try:
             from sklearn.datasets import load_digits
@@ -339,19 +338,17 @@ class Digits(Task):
         images /= np.sqrt(np.mean(images**2, axis=1, keepdims=True))
         return images, label[order]
 
-    def _subset(self, start: int, stop: int) -> tuple[Array, NDArray[np.int64]]:
+    def _subset(self, start: int, stop: int) -> tuple[Array, Integers]:
         images, label = self._images[0][start:stop], self._images[1][start:stop]
         order = np.argsort(label, kind="stable")
-        chosen = label[order]
-        chosen.setflags(write=False)
-        return read_only(images[order]), chosen
+        return read_only(images[order]), sealed(label[order])
 
     @cached_property
-    def _training(self) -> tuple[Array, NDArray[np.int64]]:
+    def _training(self) -> tuple[Array, Integers]:
         return self._subset(0, self.n_samples)
 
     @cached_property
-    def _test(self) -> tuple[Array, NDArray[np.int64]]:
+    def _test(self) -> tuple[Array, Integers]:
         return self._subset(self.n_samples, self.n_samples + self.n_test)
 
     @property
@@ -359,7 +356,7 @@ class Digits(Task):
         return self._training[0]
 
     @property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Integers:
         return self._training[1]
 
     @cached_property

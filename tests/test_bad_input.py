@@ -47,7 +47,10 @@ def log_normal(x):
     return -0.5 * (x**2).sum(1)
 
 
-def start_chains(target, x=torch.zeros(3, 2)):
+PLANE = torch.zeros(3, 2)  # three positions in it
+
+
+def start_chains(target, x=PLANE):
     return flt.HMC().init(target, x, torch.Generator())
 
 

@@ -18,7 +18,7 @@ from attrs import frozen
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.gaussian import grid_for
 from fltheory.numerics.positive import cholesky_batch
-from fltheory.numerics.validation import Array
+from fltheory.numerics.validation import Array, Booleans, Integers
 
 _UNIT = np.array([1.0, 0.0, 1.0, 0.0, 0.0])[:, None, None]  # a standard bivariate Gaussian
 _PRECISIONS = np.array([1.0, 1.0, 1.0, 0.0, 0.0])[:, None, None]
@@ -28,20 +28,21 @@ _FLOOR = 1e-10  # variance left to an input without any, so that its site stays 
 def invert(gaussians: Array) -> Array:
     """From moments to natural parameters or back: the same map, its own inverse."""
     zz, zh, hh, z, h = gaussians
-    return np.stack([hh, -zh, zz, hh * z - zh * h, zz * h - zh * z]) / (zz * hh - zh * zh)
+    adjoint = np.stack([hh, -zh, zz, hh * z - zh * h, zz * h - zh * z])
+    return np.asarray(adjoint / (zz * hh - zh * zh))
 
 
-def is_proper(gaussians: Array) -> Array:
+def is_proper(gaussians: Array) -> Booleans:
     """Whether each covariance (or precision) is positive, shape (B, P)."""
     zz, zh, hh, _, _ = gaussians
-    return np.isfinite(gaussians).all(0) & (zz > 0) & (hh > 0) & (zz * hh > zh * zh)
+    return np.asarray(np.isfinite(gaussians).all(0) & (zz > 0) & (hh > 0) & (zz * hh > zh * zh))
 
 
 def _log_norm(moments: Array) -> Array:
     """Log partition function of exp(-u.L u/2 + e.u), up to log 2 pi, from its moments."""
     zz, zh, hh, z, h = moments
     det = zz * hh - zh * zh
-    return 0.5 * np.log(det) + 0.5 * (hh * z * z - 2 * zh * z * h + zz * h * h) / det
+    return np.asarray(0.5 * np.log(det) + 0.5 * (hh * z * z - 2 * zh * z * h + zz * h * h) / det)
 
 
 @frozen(eq=False)
@@ -87,7 +88,7 @@ class BranchMoments:
 
     log_partition: Array
     change: Array
-    proper: Array
+    proper: Booleans
     latent_mean: Array
     latent_covariance: Array
     latent_root: Array
@@ -102,7 +103,7 @@ class BranchMoments:
     def __len__(self) -> int:
         return len(self.log_partition)
 
-    def select(self, index: Array) -> Self:
+    def select(self, index: Integers | Booleans) -> Self:
         """Only these branches."""
         return type(self)(*(part[index] for part in attrs.astuple(self, recurse=False)))
 
@@ -116,7 +117,7 @@ class BranchMoments:
         n_latent = len(root) - len(readout)
         factor = (self.loadings[branch] @ root)[:, None, :] * readout[:, None]
         factor += self.activations[branch][:, None, None] * (scale * root[n_latent:])
-        return factor.reshape(-1, len(root))
+        return np.asarray(factor.reshape(-1, len(root)))
 
 
 @frozen(eq=False)
@@ -254,14 +255,14 @@ class JointEP:
         zz, hh = (np.where(np.abs(v) < _FLOOR, _FLOOR, v) for v in (zz, hh))
         return np.stack([zz, zh, hh, mean[:, :rank] @ factor.T, mean[:, rank:] @ field.T])
 
-    def _cavities(self, sites: Array, marginals: Array) -> tuple[Array, Array, Array]:
+    def _cavities(self, sites: Array, marginals: Array) -> tuple[Array, Array, Booleans]:
         """Marginals without (a share of) their own site: natural, moments, and whether proper."""
         natural = invert(marginals) - self.power * sites
         proper = is_proper(natural) & is_proper(marginals)
         natural = np.where(proper, natural, _UNIT)
         return natural, invert(natural), proper
 
-    def _update(self, sites: Array) -> tuple[Array, Array, Array]:
+    def _update(self, sites: Array) -> tuple[Array, Booleans, Array]:
         """New sites (5, B, P), which of them are usable (B, P), and the change of moments (B,)."""
         covariance, mean, _ = self._posterior(sites)
         marginals = self._marginals(covariance, mean)

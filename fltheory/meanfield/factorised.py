@@ -115,9 +115,7 @@ class FactorisedPosterior(NeuronPosterior):
         values, vectors = np.linalg.eigh(self.solution.output_covariance())
         root = (vectors * np.sqrt(np.maximum(values, 0.0))).reshape(n_groups, m, -1)
         blocks = self.solution.output_spread() + (self.solution.dual.noise + 1e-12) * np.eye(m)
-        return LowRankPlusBlocks(
-            root[self._member].reshape(len(self._member) * m, -1), blocks[self._member]
-        )
+        return LowRankPlusBlocks(root[self._member].reshape(len(self._member) * m, -1), blocks[self._member])
 
     def training_variance(self) -> Array:
         noise = self.solution.dual.noise  # C - C (C + N T)^{-1} C
@@ -130,8 +128,10 @@ class FactorisedPosterior(NeuronPosterior):
         return self._draw_preactivations(readouts, rng), readouts
 
     def predict(self, inputs: NewInputs) -> tuple[Array, Array]:
-        """By averages over drawn neurons, with the outputs on the training inputs, which are known
-        exactly, as control variates: a test input that is a training input is predicted exactly."""
+        """By averages over drawn neurons, with what is known exactly as control variates.
+
+        These are the outputs on the training inputs: a test input among them is predicted exactly.
+        """
         z, readouts = self._ensemble
         variances = self.solution.dual.groups.variances[self._member]
         phi = self.solution.dual.sites.nonlinearity

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
 from fltheory.meanfield.readout import DualPoint, output_covariance
 from fltheory.numerics.gaussian import gaussian_covariance, gaussian_mean, gaussian_slope
-from fltheory.numerics.validation import Array
+from fltheory.numerics.validation import Array, Integers
 
 _CANDIDATES = 10  # drawn from EP's mixture for each neuron that is kept
 _NEGLIGIBLE = 1e-8  # probability of a branch that is not reported
@@ -33,8 +33,8 @@ class MixturePosterior(NeuronPosterior):
         return self.point.field
 
     @cached_property
-    def _order(self) -> Array:
-        order = np.argsort(-self.point.probabilities)
+    def _order(self) -> Integers:
+        order: Integers = np.argsort(-self.point.probabilities)
         return order[self.point.probabilities[order] > _NEGLIGIBLE]
 
     @cached_property
@@ -49,14 +49,27 @@ class MixturePosterior(NeuronPosterior):
         )
 
     def kernel_parts(self, layer: int) -> KernelParts:
-        found = self.point.branches
         bulk = np.zeros((len(self.field), len(self.field)))
         for weight, b in zip(self.branches.probabilities, self._order, strict=True):
-            root = found.loadings[b] @ found.latent_root[b]
-            covariance = root @ root.T
-            np.fill_diagonal(covariance, found.activation_variance[b])
-            bulk += weight * covariance
+            bulk += weight * self._activation_covariance(b)
         return KernelParts(bulk, self.branches.patterns)
+
+    def _activation_covariance(self, b: int) -> Array:
+        """Cov(phi, phi^T) inside a branch, (P, P): tilted, but for what is beyond linear response.
+
+        Linear response of phi to the latent is EP's own; higher orders in the correlations are
+        those of EP's Gaussian, which is exact at the prior.
+        """
+        found, factor = self.point.branches, self.point.problem.kernel_factor
+        phi, rank = self.point.problem.nonlinearity, factor.shape[1]
+        response = found.loadings[b] @ found.latent_root[b]
+        spread = factor @ found.latent_root[b][:rank]
+        mean, covariance = factor @ found.latent_mean[b, :rank], spread @ spread.T
+        slope = gaussian_slope(phi, mean, np.diagonal(covariance))
+        beyond = gaussian_covariance(phi, mean, covariance) - np.outer(slope, slope) * covariance
+        total = response @ response.T + beyond
+        np.fill_diagonal(total, found.activation_variance[b])
+        return np.asarray(total)
 
     def conjugate_kernel(self, layer: int) -> Array:
         return np.asarray(self.point.problem.readout_variance * self.field @ self.field.T)

@@ -171,7 +171,7 @@ class LinearPosterior(NeuronPosterior):
         covariance = np.einsum("xr,rs->xrs", process, np.eye(len(stretch)))
         if self.model.n_hidden_layers == 1 and noise > 0:
             covariance = covariance + self._fluctuation(kappa, modes, along, response, stretch, outputs)
-        return np.einsum("ir,xrs,is->xi", outputs, covariance, outputs)
+        return np.asarray(np.einsum("ir,xrs,is->xi", outputs, covariance, outputs))
 
     def _fluctuation(
         self, kappa: Array, modes: Array, along: Array, response: Array, stretch: Array, outputs: Array
@@ -190,7 +190,8 @@ class LinearPosterior(NeuronPosterior):
         spread = spread.reshape(m * m, m * m)
         precision = np.einsum("rij,rs->risj", gram, eye).reshape(m * m, m * m)
         posterior = spread @ np.linalg.inv(np.eye(m * m) + precision @ spread)
-        return np.einsum("xrj,rjsi,xsi->xrs", slope, posterior.reshape(m, m, m, m), slope, optimize=True)
+        posterior = posterior.reshape(m, m, m, m)
+        return np.asarray(np.einsum("xrj,rjsi,xsi->xrs", slope, posterior, slope, optimize=True))
 
 
 def _root(matrix: Array) -> Array:
@@ -255,7 +256,9 @@ def solve_linear(
     for _ in range(_WARM_UP):
         log_growth = log_growth + change(log_growth) / (depth + 1)
     options = {"xtol": 1e-14, "maxfev": max_iterations * (1 + m * m)}
-    found = optimize.root(packed, log_growth[upper], method="hybr", options=options)
+    found = optimize.root(  # type: ignore[call-overload]  # scipy-stubs misspell maxfev
+        packed, log_growth[upper], method="hybr", options=options
+    )
     log_growth[upper] = found.x
     log_growth = np.triu(log_growth) + np.triu(log_growth, 1).T
     field, _, vectors = fields(log_growth)
@@ -265,8 +268,8 @@ def solve_linear(
     solution = LinearPosterior(model, _apply(np.exp, log_growth), field)
     if not solution.residual < max(tolerance, _ROUNDING):
         raise ConvergenceError(
-            f"the linear theory stopped with residual {solution.residual:.2e} above tolerance "
-            f"{tolerance:.1e} after {_WARM_UP + found.nfev} iterations; try a larger tolerance or temperature",
+            f"the linear theory stopped with residual {solution.residual:.2e} above {tolerance:.1e} "
+            f"after {_WARM_UP + found.nfev} iterations; try a larger tolerance or temperature",
             last=solution,
         )
     return solution, _WARM_UP + int(found.nfev)

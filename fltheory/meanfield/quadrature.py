@@ -326,5 +326,5 @@ class GroupedSearch:
             self.groups, self.sites, field, self.readout_variance, known_modes, self.n_points, self.seed
         )
         dual = GroupedDual(self.groups, self.sites, self.noise, self.readout_variance, proposal)
-        trusted = min(_TRUSTED_ESS, 0.5 * dual(field).relative_ess)
-        return evolve(dual, least_ess=trusted)(field)
+        here = dual(field)
+        return evolve(here, dual=evolve(dual, least_ess=min(_TRUSTED_ESS, 0.5 * here.relative_ess)))

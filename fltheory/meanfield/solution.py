@@ -2,12 +2,11 @@
 
 import numpy as np
 from attrs import field, frozen
-from numpy.typing import NDArray
 
 from fltheory.meanfield.branches import neuron_states
 from fltheory.meanfield.neuron import NeuronPosterior, NewInputs
 from fltheory.model import Model
-from fltheory.numerics.validation import Array, check_integer, read_only
+from fltheory.numerics.validation import Array, Integers, check_integer, read_only
 from fltheory.representation import Neurons, Prediction, Representation, class_means, nearest_class
 
 _DISCRETE = 1e-3  # probability outside the first branch from which neurons sit on discrete codes
@@ -186,7 +185,9 @@ class MeanFieldSolution(Representation):
         rng = np.random.default_rng(check_integer("seed", seed, minimum=0))
         z, readouts = self.neuron.draw(check_integer("n", n), layer, rng)
         activations = np.asarray(self.model.nonlinearity(z))
-        return Neurons(read_only(activations), read_only(z), None if readouts is None else read_only(readouts))
+        return Neurons(
+            read_only(activations), read_only(z), None if readouts is None else read_only(readouts)
+        )
 
     def _training_mean(self) -> Array:
         field, noise = self.neuron.field, self.model.scaled_temperature
@@ -210,6 +211,6 @@ def activity_threshold(model: Model) -> float:
     return float(np.mean(model.nonlinearity(neuron_states(model.nonlinearity, scale))))
 
 
-def activation_code(model: Model, activations: Array, labels: NDArray[np.int64]) -> tuple[int, ...]:
+def activation_code(model: Model, activations: Array, labels: Integers) -> tuple[int, ...]:
     """For each class 1 if the mean activation (P,) on it is above the threshold, else 0."""
     return tuple((class_means(activations, labels) > activity_threshold(model)).astype(int).tolist())

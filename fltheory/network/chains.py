@@ -11,7 +11,7 @@ from torch import Tensor
 from fltheory.errors import InterruptedWarning
 from fltheory.network.target import NetworkTarget
 from fltheory.numerics.progress import progress_bar
-from fltheory.numerics.validation import Array
+from fltheory.numerics.validation import Array, sealed
 from fltheory.sampler.base import Info, Sampler, State, standard_normal
 
 _COOLING_SHARE = 0.6  # of the warm-up, spent on the way down to the temperature of the target
@@ -62,10 +62,9 @@ class Draws:
     @classmethod
     def of(cls, arrays: Sequence[Array], n_hidden_layers: int) -> "Draws":
         """From the flat sequence of all arrays, made read-only."""
-        for array in arrays:
-            array.setflags(write=False)
-        n = n_hidden_layers
-        return cls(tuple(arrays[:n]), arrays[n], Statistics(*arrays[n + 1 :]))
+        weights, readouts = arrays[:n_hidden_layers], arrays[n_hidden_layers]
+        statistics = map(sealed, arrays[n_hidden_layers + 1 :])
+        return cls(tuple(map(sealed, weights)), sealed(readouts), Statistics(*statistics))
 
     def joined(self, later: "Draws") -> "Draws":
         """These draws and later ones of the same chains."""

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 from arviz_stats.base import array_stats  # type: ignore[attr-defined]
 from attrs import frozen
-from numpy.typing import NDArray
 
 from fltheory.network.chains import Statistics
-from fltheory.numerics.validation import Array
+from fltheory.numerics.validation import Array, Booleans
 
 _FEWEST_DRAWS = 4  # below, R-hat and the effective sample size are not defined
 
@@ -79,7 +78,11 @@ class Diagnostics:
     def __str__(self) -> str:
         rows = [f"{'':20}{'mean':>12}{'error':>10}{'R-hat':>8}{'ESS':>8}"]
         for name, f in self.functionals.items():
-            error, rhat, ess = _text(f.standard_error, ".2g"), _text(f.rhat, ".3f"), _text(f.ess, ".0f")
+            error, rhat, ess = (
+                text_or_dash(f.standard_error, ".2g"),
+                text_or_dash(f.rhat, ".3f"),
+                text_or_dash(f.ess, ".0f"),
+            )
             rows.append(f"{name:20}{f.mean:12.5g}{error:>10}{rhat:>8}{ess:>8}")
         rows.append(f"acceptance {', '.join(f'{a:.2f}' for a in self.acceptance_rate)}")
         rows.append(f"divergences {', '.join(map(str, self.n_divergences))}")
@@ -96,9 +99,10 @@ def diagnose(functionals: Mapping[str, Array], statistics: Statistics) -> Diagno
     )
 
 
-def _where(mask: NDArray[np.bool_]) -> tuple[int, ...]:
+def _where(mask: Booleans) -> tuple[int, ...]:
     return tuple(int(i) for i in np.flatnonzero(mask))
 
 
-def _text(value: float | None, style: str) -> str:
+def text_or_dash(value: float | None, style: str) -> str:
+    """A number as it stands in a table, a dash if it is not known."""
     return "-" if value is None else format(value, style)

@@ -15,7 +15,15 @@ from fltheory.network.diagnostics import Diagnostics, diagnose
 from fltheory.network.forward import hidden_layers, outputs
 from fltheory.network.readout import ReadoutPosterior
 from fltheory.network.target import IntegratedTarget
-from fltheory.numerics.validation import Array, check_array, check_flag, check_integer, describe, read_only
+from fltheory.numerics.validation import (
+    Array,
+    check_array,
+    check_flag,
+    check_integer,
+    describe,
+    read_only,
+    sealed,
+)
 from fltheory.representation import Neurons, Prediction, Representation, nearest_class
 
 
@@ -271,6 +279,4 @@ class PosteriorSamples(Representation):
 
 def _joined(rows: Iterable[Array]) -> Array:
     """What each draw gives, (C, ...), as one read-only array (C, D, ...)."""
-    array = np.stack(list(rows), axis=1)
-    array.setflags(write=False)
-    return array
+    return sealed(np.stack(list(rows), axis=1))

@@ -55,12 +55,11 @@ class NetworkTarget(Target):
         """How many readouts a neuron has among the coordinates: m or 0."""
 
     @abstractmethod
-    def _log_likelihood(self, features: Tensor, readouts: Tensor) -> Tensor:
-        """From features (C, N, P) and the readouts among the coordinates (C, N, m or 0) to (C,)."""
+    def _likelihood(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The log likelihood (C,) and its gradients in features and readouts.
 
-    @abstractmethod
-    def _slopes(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The log likelihood (C,) and its gradients in features and readouts."""
+        From features (C, N, P) and the readouts among the coordinates (C, N, m or 0).
+        """
 
     @abstractmethod
     def draw_readouts(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -124,13 +123,14 @@ class NetworkTarget(Target):
 
     def log_density(self, x: Tensor) -> Tensor:
         readouts = self.weights(x)[-1]
-        return self._log_likelihood(self.layers(x).features, readouts) - 0.5 * (x**2).sum(1)
+        value, _, _ = self._likelihood(self.layers(x).features, readouts)
+        return value - 0.5 * (x**2).sum(1)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         *hidden, readouts = self.weights(x)
         phi = self.model.nonlinearity
         layers = hidden_layers(hidden, self.inputs, phi)
-        value, feature_slope, readout_slope = self._slopes(layers.features, readouts)
+        value, feature_slope, readout_slope = self._likelihood(layers.features, readouts)
         gradients = backpropagate(hidden, self.inputs, phi, layers, feature_slope)
         gradient = self._join((*gradients, readout_slope), self._sigmas) - x
         return value - 0.5 * (x**2).sum(1), gradient
@@ -160,15 +160,8 @@ class WeightTarget(NetworkTarget):
     def _n_readouts(self) -> int:
         return self.model.task.n_outputs
 
-    def _residual(self, features: Tensor, readouts: Tensor) -> Tensor:
-        return self._y - outputs(readouts, features, self.model.is_lazy)  # (C, P, m)
-
-    def _log_likelihood(self, features: Tensor, readouts: Tensor) -> Tensor:
-        residual = self._residual(features, readouts)
-        return -0.5 / self.temperature * (residual**2).sum((-2, -1))
-
-    def _slopes(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        residual = self._residual(features, readouts)
+    def _likelihood(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        residual = self._y - outputs(readouts, features, self.model.is_lazy)  # (C, P, m)
         value = -0.5 / self.temperature * (residual**2).sum((-2, -1))
         error = output_scale(self.model.width, self.model.is_lazy) / self.temperature * residual
         return value, readouts @ error.mT, features @ error
@@ -185,10 +178,7 @@ class IntegratedTarget(NetworkTarget):
     def _n_readouts(self) -> int:
         return 0
 
-    def _log_likelihood(self, features: Tensor, readouts: Tensor) -> Tensor:
-        return self.readout_posterior(features).log_evidence
-
-    def _slopes(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _likelihood(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         posterior = self.readout_posterior(features)
         return posterior.log_evidence, posterior.evidence_slope, readouts
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from attrs import frozen
 
-from fltheory.numerics.validation import Array
+from fltheory.numerics.validation import Array, Booleans
 
 _SUFFICIENT = 1e-4  # share of the predicted decrease that a step must reach
 _SHRINK = 0.4
@@ -114,7 +114,7 @@ def minimise_batch(
     tolerance: float = 1e-8,
     max_iterations: int = 80,
     max_step: float = 2.0,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Booleans]:
     """Local minima of one function of few variables, from many starts at once.
 
     Steps use the absolute eigenvalues of the Hessian, so they descend where it is indefinite, and

@@ -4,13 +4,12 @@ from functools import cached_property
 
 import numpy as np
 from attrs import frozen
-from numpy.typing import NDArray
 from scipy import linalg
 
-from fltheory.numerics.validation import Array
+from fltheory.numerics.validation import Array, Booleans
 
 
-def cholesky_batch(matrices: Array) -> tuple[Array, NDArray[np.bool_]]:
+def cholesky_batch(matrices: Array) -> tuple[Array, Booleans]:
     """Lower Cholesky factors (B, n, n), and which of the matrices (B, n, n) have one, (B,).
 
     Where numpy raises if any fails; the factor of one that fails is the identity.

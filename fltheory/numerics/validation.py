@@ -6,13 +6,16 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from numbers import Integral, Real
 from types import EllipsisType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from attrs import Converter
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 Shape = tuple[str | int | EllipsisType, ...]  # as ``fits`` reads it
 
 
@@ -144,7 +147,7 @@ def check_array(name: str, value: object, shape: Shape, *, allow_bool: bool = Fa
     return read_only(raw)
 
 
-def check_labels(name: str, value: object, length: int | None = None) -> NDArray[np.int64]:
+def check_labels(name: str, value: object, length: int | None = None) -> Integers:
     """Integer class labels, one an input, of at least two classes, as a read-only int64 copy."""
     expected = f"integer class labels of shape ({'P' if length is None else length},)"
     if np.ma.is_masked(value):
@@ -161,9 +164,7 @@ def check_labels(name: str, value: object, length: int | None = None) -> NDArray
         raise ValueError(f"{name}: expected at least two classes, got only class {raw[0]}")
     if raw.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name}: expected {expected}, got one of {raw.max()}")
-    labels = np.array(raw, dtype=np.int64)
-    labels.setflags(write=False)
-    return labels
+    return sealed(np.array(raw, dtype=np.int64))
 
 
 def check_sequence(name: str, value: object, check: Callable[..., Any], **options: Any) -> tuple[Any, ...]:
@@ -179,11 +180,15 @@ def check_sequence(name: str, value: object, check: Callable[..., Any], **option
     return tuple(check(f"{name}[{i}]", entry, **options) for i, entry in enumerate(entries))
 
 
-def read_only(values: object) -> Array:
-    """A float64 copy that refuses writing: what every public array is."""
-    array = np.array(values, dtype=np.float64, order="C")
+def sealed(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """The array itself, which refuses writing from here on."""
     array.setflags(write=False)
     return array
+
+
+def read_only(values: object) -> Array:
+    """A float64 copy that refuses writing: what every public array is."""
+    return sealed(np.array(values, dtype=np.float64, order="C"))
 
 
 def fingerprint(*parts: object) -> str:

@@ -12,8 +12,9 @@ from fltheory.sampler.base import Info, Sampler, State, Target, standard_normal
 _MAX_ENERGY_ERROR = 1000.0
 
 
-def _check_fraction(name: str, value: object) -> float:
-    number = check_real(name, value, minimum=0.0)
+def _check_fraction(name: str, value: object, *, exclusive: bool = False) -> float:
+    """From 0 (above it if ``exclusive``) to below 1."""
+    number = check_real(name, value, minimum=0.0, exclusive=exclusive)
     if number >= 1.0:
         raise ValueError(f"{name}: expected a real number below 1, got {number:g}")
     return number
@@ -38,7 +39,7 @@ class HMC(Sampler):
 
     n_leapfrog: int = field(default=10, converter=checked(check_integer))
     step_size: float = field(default=0.1, converter=checked(check_real, minimum=0.0, exclusive=True))
-    target_acceptance: float = field(default=0.8, converter=checked(_check_fraction))
+    target_acceptance: float = field(default=0.8, converter=checked(_check_fraction, exclusive=True))
     jitter: float = field(default=0.5, converter=checked(_check_fraction))
 
     def init(self, target: Target, x: Tensor, generator: torch.Generator) -> State:

@@ -1,12 +1,13 @@
 """Small posteriors for the tests of the theory."""
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import fltheory as flt
 
 
-def classification(seed: int, n_samples: int = 24, n_classes: int = 2, noise: float = 0.4) -> flt.ArrayTask:
+def classification(seed: int, n_samples: int = 24, n_classes: int = 2, noise: float = 0.3) -> flt.ArrayTask:
     """Noisy copies of a random direction a class, one-hot targets."""
     rng = np.random.default_rng(seed)
     labels = np.sort(np.arange(n_samples) % n_classes)
@@ -23,14 +24,17 @@ def posterior(
     return flt.DeepNetworkPosterior(task, phi, width=width, temperature=scaled_temperature / width)
 
 
+few = settings(max_examples=max(4, settings().max_examples // 5))  # each solves several posteriors
 seeds = st.integers(0, 10_000)
-scaled_temperatures = st.sampled_from((0.05, 0.1, 0.2))
 
 
 @st.composite
 def posteriors(draw: st.DrawFn) -> flt.DeepNetworkPosterior:
-    """Posteriors that each engine meets: a kernel with structure, orthogonal inputs, linear networks."""
-    scaled_temperature = draw(scaled_temperatures)
+    """Posteriors that each engine meets: a kernel with structure, orthogonal inputs, linear networks.
+
+    All are well below the N T at which codes form: near it EP's branches overlap and it may fail.
+    """
+    scaled_temperature = draw(st.sampled_from((0.03, 0.06, 0.1)))
     n_classes = draw(st.integers(2, 3))
     kind = draw(st.sampled_from(("ep", "quadrature", "linear")))
     if kind == "quadrature":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from attrs import evolve
-from cases import classification, posterior, posteriors, seeds
+from cases import classification, few, posterior, posteriors, seeds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +26,7 @@ def arrays_of(task: flt.Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return task.inputs, task.targets, task.labels
 
 
+@few
 @given(posteriors(), seeds)
 def test_permuting_inputs_permutes_the_solution(p: flt.DeepNetworkPosterior, seed: int) -> None:
     inputs, targets, labels = arrays_of(p.task)
@@ -36,6 +37,7 @@ def test_permuting_inputs_permutes_the_solution(p: flt.DeepNetworkPosterior, see
     assert_close(permuted.kernel(1), original.kernel(1)[np.ix_(order, order)], original)
 
 
+@few
 @given(posteriors(), seeds)
 def test_rotating_the_outputs_rotates_the_solution(p: flt.DeepNetworkPosterior, seed: int) -> None:
     inputs, targets, labels = arrays_of(p.task)
@@ -48,6 +50,7 @@ def test_rotating_the_outputs_rotates_the_solution(p: flt.DeepNetworkPosterior, 
     assert_close(rotated.readout_covariance, rotation.T @ original.readout_covariance @ rotation, original)
 
 
+@few
 @given(posteriors())
 def test_an_all_zero_output_changes_nothing(p: flt.DeepNetworkPosterior) -> None:
     inputs, targets, labels = arrays_of(p.task)
@@ -61,15 +64,18 @@ def test_an_all_zero_output_changes_nothing(p: flt.DeepNetworkPosterior) -> None
     assert abs(more.readout_covariance[-1, -1] - variance) < 0.02 * variance
 
 
+@few
 @given(posteriors())
 def test_the_residual_is_the_gap_of_the_stationarity_condition(p: flt.DeepNetworkPosterior) -> None:
     solution = p.solve()
     t, noise = solution.dual_field, p.model.scaled_temperature
     gap = p.task.targets - noise * t - p.model.readout_variance * solution.kernel(1) @ t
     assert solution.residual < 1e-6
-    assert np.abs(gap).max() < solution_tolerance(solution)
+    accuracy = 2e-3 if solution.method == "ep" else solution_tolerance(solution)  # EP's kernel has its own error
+    assert np.abs(gap).max() < accuracy
 
 
+@few
 @given(posteriors())
 def test_the_kernel_is_the_sum_of_its_decomposition(p: flt.DeepNetworkPosterior) -> None:
     solution = p.solve()
@@ -81,6 +87,7 @@ def test_the_kernel_is_the_sum_of_its_decomposition(p: flt.DeepNetworkPosterior)
     assert np.linalg.eigvalsh(solution.kernel(1)).min() > -1e-6
 
 
+@few
 @given(posteriors())
 def test_probabilities_sum_to_one_and_fall(p: flt.DeepNetworkPosterior) -> None:
     probabilities = [branch.probability for branch in p.solve().branches]
@@ -88,6 +95,7 @@ def test_probabilities_sum_to_one_and_fall(p: flt.DeepNetworkPosterior) -> None:
     assert probabilities == sorted(probabilities, reverse=True)
 
 
+@few
 @given(posteriors())
 def test_the_matrix_virial(p: flt.DeepNetworkPosterior) -> None:
     """<a a^T> / sigma_a^2 - 1 = Y^T t - N T t^T t."""
@@ -100,6 +108,7 @@ def test_the_matrix_virial(p: flt.DeepNetworkPosterior) -> None:
     assert np.abs(second - np.eye(len(second)) - expected).max() < accuracy * np.abs(second).max()
 
 
+@few
 @given(posteriors(), st.floats(0.5, 2.0))
 def test_scaling_the_targets(p: flt.DeepNetworkPosterior, factor: float) -> None:
     """(Y, sigma_a^2, N T) -> (c Y, c^2 sigma_a^2, c^2 N T): S unchanged, t -> t / c."""
@@ -116,6 +125,7 @@ def test_scaling_the_targets(p: flt.DeepNetworkPosterior, factor: float) -> None
     assert scaled.free_energy == pytest.approx(original.free_energy, rel=1e-3)
 
 
+@few
 @given(posteriors())
 def test_free_energy_has_the_derivative_of_its_temperature(p: flt.DeepNetworkPosterior) -> None:
     """dS/d(N T) = |t|^2 / 2, and S is -free_energy."""
@@ -129,6 +139,7 @@ def test_free_energy_has_the_derivative_of_its_temperature(p: flt.DeepNetworkPos
     assert slope == pytest.approx(0.5 * np.sum(solution.dual_field**2), rel=sampling)
 
 
+@few
 @given(seeds)
 def test_the_mean_predictor_of_a_linear_network_without_noise_is_the_lazy_one(seed: int) -> None:
     task = classification(seed, noise=1.0)
@@ -139,6 +150,7 @@ def test_the_mean_predictor_of_a_linear_network_without_noise_is_the_lazy_one(se
     np.testing.assert_allclose(cold.solve().predict(new).mean, expected, atol=1e-6)
 
 
+@few
 @given(posteriors())
 def test_a_training_input_is_predicted_with_its_residual(p: flt.DeepNetworkPosterior) -> None:
     """A test input equal to a training input: f = Y - N T t."""
@@ -150,6 +162,7 @@ def test_a_training_input_is_predicted_with_its_residual(p: flt.DeepNetworkPoste
     np.testing.assert_allclose(new.mean, known.mean[:3], atol=accuracy)
 
 
+@few
 @given(posteriors())
 def test_infinite_temperature_is_the_prior(p: flt.DeepNetworkPosterior) -> None:
     hot = evolve(p, temperature=np.inf).solve()
@@ -159,6 +172,7 @@ def test_infinite_temperature_is_the_prior(p: flt.DeepNetworkPosterior) -> None:
     np.testing.assert_allclose(hot.predict().mean, 0.0)
 
 
+@few
 @given(posteriors(), seeds)
 def test_neurons_satisfy_the_self_consistency_by_monte_carlo(p: flt.DeepNetworkPosterior, seed: int) -> None:
     """(5) and (6): <phi a^T> = Y - N T t and <phi phi^T> = K over drawn neurons."""

@@ -186,6 +186,7 @@ def test_number_of_steps_is_jittered_within_its_range():
         ("step_size", math.nan, ValueError),
         ("step_size", "1", TypeError),
         ("target_acceptance", 1.0, ValueError),
+        ("target_acceptance", 0.0, ValueError),
         ("jitter", -0.1, ValueError),
         ("jitter", 1.0, ValueError),
     ],

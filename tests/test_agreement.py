@@ -1,0 +1,168 @@
+"""Theory against sampled networks, on cases that nothing was tuned to.
+
+Two kinds of comparison, never mixed: a *trend* over widths at fixed N T, whose limit must be the
+theory's value within its error, and *one width*, where the gap is bounded by what 1/N explains.
+Code shares freeze under HMC and are conditions here, not results.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from attrs import evolve, frozen
+
+import fltheory as flt
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = (150, 300, 600)
+N_CHAINS = 8
+LARGEST_SCORE = 5.0
+
+
+@frozen(eq=False)
+class Trend:
+    """Quantities at infinite width by the fit gap(N) = g + c / N, and their standard errors."""
+
+    limit: np.ndarray
+    error: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Trend":
+        """From values (widths, chains, quantities); chains are independent, so they give the errors."""
+        mean, error = values.mean(1), values.std(1, ddof=1) / np.sqrt(values.shape[1])
+        design = np.stack([np.ones(len(WIDTHS)), 1 / np.array(WIDTHS)], axis=1)
+        limits, errors = [], []
+        for column, sigma in zip(mean.T, error.T, strict=True):
+            weighted = design / sigma[:, None]
+            covariance = np.linalg.inv(weighted.T @ weighted)
+            limits.append((covariance @ weighted.T @ (column / sigma))[0])
+            errors.append(np.sqrt(covariance[0, 0]))
+        return cls(np.array(limits), np.array(errors))
+
+    def scores(self, expected: np.ndarray) -> np.ndarray:
+        return np.abs(self.limit - expected) / self.error
+
+
+def order_parameters(
+    field: np.ndarray, kernel: np.ndarray, activations: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """t on its own and on the other class, <phi> of one-class neurons on theirs and on the other,
+    and the kernel between inputs of the same and of different classes: arrays with leading axes."""
+    own = np.eye(2, dtype=bool)[labels]
+    same = (labels[:, None] == labels) & ~np.eye(len(labels), dtype=bool)
+    other = labels[:, None] != labels
+    return np.stack(
+        [
+            field[..., own].mean(-1),
+            field[..., ~own].mean(-1),
+            activations[..., 0],
+            activations[..., 1],
+            kernel[..., same].mean(-1),
+            kernel[..., other].mean(-1),
+        ],
+        axis=-1,
+    )
+
+
+def code_activations(activations: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean activation of the neurons active on one class only, there and elsewhere: (C, N, P) -> (C, 2)."""
+    means = np.stack([activations[..., labels == c].mean(-1) for c in (0, 1)], axis=-1)
+    single = (means > 0.5).sum(-1) == 1
+    high, low = (np.where(single, pick(means, -1), 0.0).sum(-1) for pick in (np.max, np.min))
+    return np.stack([high, low], axis=-1) / single.sum(-1)[:, None]
+
+
+@pytest.fixture(scope="module")
+def two_classes() -> flt.DeepNetworkPosterior:
+    task = flt.OrthogonalClassification(60, (0.5, 0.5))
+    return flt.DeepNetworkPosterior(task, flt.Sigmoid(), width=300, temperature=1e-4)
+
+
+@pytest.fixture(scope="module")
+def trend(two_classes: flt.DeepNetworkPosterior) -> Trend:
+    labels = two_classes.task.labels
+    rows = []
+    for width in WIDTHS:
+        samples = two_classes.at_width(width).sample(n_draws=40, n_chains=N_CHAINS, n_warmup=500, seed=width)
+        kernel = samples.functional(lambda phi: phi.swapaxes(-1, -2) @ phi / phi.shape[1], 1)
+        codes = samples.functional(lambda phi: code_activations(phi, labels), 1)
+        rows.append(order_parameters(samples.dual_field_draws, kernel, codes, labels).mean(1))
+    return Trend.of(np.array(rows))
+
+
+def expected(theory: flt.MeanFieldSolution) -> np.ndarray:
+    labels = theory.model.task.labels
+    neurons = theory.neurons(20_000, layer=1, seed=0)
+    codes = code_activations(neurons.activations[None], labels)[0]
+    return order_parameters(theory.dual_field, theory.kernel(1), codes, labels)
+
+
+def test_networks_tend_to_the_theory(two_classes: flt.DeepNetworkPosterior, trend: Trend) -> None:
+    scores = trend.scores(expected(two_classes.solve()))
+    assert (scores < LARGEST_SCORE).all(), f"limits {trend.limit} +- {trend.error}, scores {scores}"
+    # the smallest error that this would detect: 5 standard errors are below 2 % of every quantity
+    assert (LARGEST_SCORE * trend.error < 0.02 * np.abs(trend.limit)).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda p: evolve(p, prior=flt.GaussianPrior(readout_variance=1.05)),
+        lambda p: evolve(p, temperature=1.2 * p.temperature),
+        lambda p: evolve(p, prior=flt.GaussianPrior(weight_variance=1.05)),
+    ],
+    ids=["readout variance", "temperature", "weight variance"],
+)
+def test_a_wrong_theory_is_rejected(
+    wrong: Callable[[flt.DeepNetworkPosterior], flt.DeepNetworkPosterior],
+    two_classes: flt.DeepNetworkPosterior,
+    trend: Trend,
+) -> None:
+    assert trend.scores(expected(wrong(two_classes).solve())).max() > LARGEST_SCORE
+
+
+@pytest.fixture(scope="module")
+def digits() -> flt.DeepNetworkPosterior:
+    return flt.DeepNetworkPosterior(flt.Digits(), flt.Sigmoid(), width=400, temperature=1e-4)
+
+
+def test_digits_at_one_width(digits: flt.DeepNetworkPosterior) -> None:
+    """Real images: the dual field of every example and the mean predictor on test images."""
+    theory = digits.solve()
+    networks = digits.sample(n_draws=100, n_chains=4, seed=0)
+    mean = networks.predict().mean
+    field = (digits.task.targets - mean) / digits.model.scaled_temperature
+    np.testing.assert_allclose(field, networks.dual_field, atol=1e-6)
+    correlation = np.corrcoef(theory.dual_field.ravel(), field.ravel())[0, 1]
+    assert correlation > 0.995
+    test_inputs = digits.task.test_inputs
+    gap = theory.predict(test_inputs).mean - networks.predict(test_inputs).mean
+    assert np.sqrt(np.mean(gap**2)) < 0.015
+    # negative twin: the theory of another readout variance is further away
+    wrong = evolve(digits, prior=flt.GaussianPrior(readout_variance=3.0)).solve()
+    wrong_gap = wrong.predict(test_inputs).mean - networks.predict(test_inputs).mean
+    assert np.sqrt(np.mean(wrong_gap**2)) > 1.5 * np.sqrt(np.mean(gap**2))
+
+
+def test_digits_variance_of_the_predictor(digits: flt.DeepNetworkPosterior) -> None:
+    """(16), over the test images: within 20 % at N = 400, where codes are frozen."""
+    theory = digits.solve().predict(digits.task.test_inputs)
+    networks = digits.sample(n_draws=100, n_chains=4, seed=1).predict(digits.task.test_inputs)
+    assert networks.variance.mean() == pytest.approx(theory.variance.mean(), rel=0.2)
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "digits"])
+def test_zero_temperature(kind: str) -> None:
+    """Zero training error, and a kernel that plain HMC's frozen code shares keep within 15 %."""
+    if kind == "orthogonal":
+        task: flt.Task = flt.OrthogonalClassification(60, (0.5, 0.25, 0.25))
+        cold = flt.DeepNetworkPosterior(task, flt.Sigmoid(), width=300)
+        theory = cold.solve()
+    else:
+        cold = flt.DeepNetworkPosterior(flt.Digits(), flt.Sigmoid(), width=400)
+        theory = evolve(cold, temperature=0.006 / cold.width).solve()  # the coldest that is resolved
+    networks = cold.sample(n_draws=50, n_chains=4, seed=0)
+    assert networks.training_error.max() < 1e-20
+    distance = np.linalg.norm(networks.kernel(1) - theory.kernel(1)) / np.linalg.norm(theory.kernel(1))
+    assert distance < 0.15
