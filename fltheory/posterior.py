@@ -8,7 +8,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from fltheory.meanfield.solution import MeanFieldSolution
-from fltheory.meanfield.solver import solve_model
+from fltheory.meanfield.solver import Settings, solve_model
 from fltheory.model import Model
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.progress import progress_bar
@@ -194,15 +194,8 @@ class DeepNetworkPosterior:
                 bar.set_postfix(residual=f"{residual:.1e}", refresh=False)
                 bar.update()
 
-            return solve_model(
-                self.model,
-                method=method,
-                start=start,
-                tolerance=tolerance,
-                max_iterations=max_iterations,
-                seed=seed,
-                report=report,
-            )
+            settings = Settings(method, start, tolerance, max_iterations, seed, report)
+            return solve_model(self.model, settings)
 
     def _check_start(self, start: MeanFieldSolution | None) -> None:
         if start is not None and start.dual_field.shape != self.task.targets.shape:

@@ -1,0 +1,1 @@
+"""The theory: networks of infinite width. Numpy and scipy only."""

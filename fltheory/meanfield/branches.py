@@ -6,11 +6,9 @@ import math
 import numpy as np
 from scipy import optimize
 
-from numpy.typing import NDArray
-
 from fltheory.meanfield.ep import BranchMoments
 from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.validation import Array
+from fltheory.numerics.validation import Array, Booleans, Integers
 
 _ALL_CODES = 6  # distinct targets up to which every 0/1 code is a start: 2^6 branches
 _N_DIRECTIONS = 24  # half-space patterns beyond
@@ -27,14 +25,12 @@ def neuron_states(nonlinearity: Nonlinearity, scale: float) -> Array:
     return z[[values.argmin(), values.argmax()]]
 
 
-def distinct_rows(targets: Array) -> tuple[Array, Array]:
+def distinct_rows(targets: Array) -> tuple[Array, Integers]:
     """The distinct rows of Y (equal to ten digits), (R, m), and which one each input has, (P,)."""
     largest = np.abs(targets).max()
     digits = 10 - math.ceil(math.log10(largest)) if largest > 0 else 0
-    _, first, member = np.unique(
-        np.round(targets, digits), axis=0, return_index=True, return_inverse=True
-    )
-    return targets[first], member.reshape(-1)
+    _, first, member = np.unique(np.round(targets, digits), axis=0, return_index=True, return_inverse=True)
+    return targets[first], member.reshape(-1).astype(np.int64)
 
 
 def code_patterns(targets: Array) -> Array:
@@ -55,7 +51,7 @@ def code_patterns(targets: Array) -> Array:
     return np.unique(patterns, axis=0).astype(float)
 
 
-def distinct(branches: BranchMoments, *, separation: float, worst_change: float) -> Array:
+def distinct(branches: BranchMoments, *, separation: float, worst_change: float) -> Integers:
     """Indices of converged branches that differ from one another, most probable first."""
     usable = branches.proper & (branches.change <= worst_change)
     kept: list[int] = []
@@ -66,20 +62,20 @@ def distinct(branches: BranchMoments, *, separation: float, worst_change: float)
         gap += np.abs(branches.readout[kept] - branches.readout[index]).max(1)
         if (gap > separation).all():
             kept.append(int(index))
-    return np.array(kept, dtype=int)
+    return np.array(kept, dtype=np.int64)
 
 
 def _floor(branches: BranchMoments, kept: list[int]) -> float:
     return -np.inf if not kept else float(branches.log_partition[kept[0]]) - _LOWEST
 
 
-def is_physical(branches: BranchMoments, readout_variance: float) -> NDArray[np.bool_]:
+def is_physical(branches: BranchMoments, readout_variance: float) -> Booleans:
     """Whether a branch's readout is as narrow as real ones are; EP over-weights shallow ones."""
     widest = np.linalg.eigvalsh(branches.readout_covariance)[:, -1]
     return np.asarray(widest < _SOFTEST * readout_variance)
 
 
-def covers_others(branches: BranchMoments) -> NDArray[np.bool_]:
+def covers_others(branches: BranchMoments) -> Booleans:
     """Whether a wide branch counts again what narrower ones inside it describe better.
 
     Where one branch is about to split in two, EP finds the whole and the halves. Of a branch and a

@@ -7,8 +7,8 @@ import numpy as np
 from attrs import frozen
 from scipy.special import logsumexp
 
+from fltheory.meanfield.dual import DualPoint, output_covariance
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
-from fltheory.meanfield.readout import DualPoint, output_covariance
 from fltheory.numerics.gaussian import gaussian_covariance, gaussian_mean, gaussian_slope
 from fltheory.numerics.validation import Array, Integers
 

@@ -151,7 +151,7 @@ def log_mixture(points: Array, means: Array, roots: Array, weights: Array) -> Ar
         white = np.linalg.solve(root, (points - mean).T)
         log_det = np.log(np.abs(np.linalg.det(root)))
         result[:, b] = np.log(max(weight, 1e-300)) - 0.5 * (white**2).sum(0) - log_det
-    return result - 0.5 * m * math.log(2 * math.pi)
+    return np.asarray(result - 0.5 * m * math.log(2 * math.pi))
 
 
 @frozen(eq=False)
@@ -218,7 +218,8 @@ class GroupedEvaluation:
         matrix[np.diag_indices_from(matrix)] += self.dual.noise + 1e-12
         index = np.arange(n_groups)
         matrix.reshape(n_groups, m, n_groups, m)[index, :, index, :] += self.output_spread()
-        return -np.linalg.solve(matrix, self.gradient.ravel()).reshape(n_groups, m)
+        step = np.linalg.solve(matrix, -self.gradient.ravel())
+        return np.asarray(step.reshape(n_groups, m), dtype=np.float64)
 
     def output_covariance(self) -> Array:
         """Covariance over a of <phi>_a a^T of one input a group, (G m, G m)."""

@@ -1,31 +1,21 @@
-"""The convex problem for the dual field t of the readout layer, docs/theory.md (5) and (8).
+"""Solving for the dual field: Newton steps within a trust radius, and where to start them.
 
-S(t) = -tr t^T Y + N T |t|^2 / 2 + log Z(t) is minimised by Newton steps within a trust radius.
-EP gives log Z as a sum over branches, each with its value, slope and curvature, so a step
-minimises not a parabola but the log-sum-exp of the branches' parabolas (docs/theory.md,
-section 5): probabilities may change along it.
+A step minimises the branches' model of S, then EP says what S is there. Branches that appear or
+get lost on the way show as violations of convexity (docs/theory.md, section 5).
 """
 
-import math
 from collections.abc import Callable, Iterator
-from functools import cached_property
 
 import numpy as np
 from attrs import evolve, frozen
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
 
-from fltheory.meanfield.branches import code_patterns, covers_others, distinct, distinct_rows, is_physical, mode_sites
-from fltheory.meanfield.ep import BranchMoments, JointEP
-from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.gaussian import gaussian_second_moment
-from fltheory.numerics.positive import LowRankPlusBlocks
+from fltheory.meanfield.dual import BranchModel, DualPoint, DualProblem, evaluate
 from fltheory.numerics.newton import minimise
 from fltheory.numerics.validation import Array
 
 _FRESH = 0.05  # residual above which every code is tried again at each step
-_UNSETTLED = 1e-3  # change of moments above which EP has not found a branch
 _LOST = 0.02  # log Z below its convex bound by this much means that a branch was lost
-_NEGLIGIBLE = 1e-9  # weight of a branch that the Newton matrix leaves out
 _FIRST_RADIUS, _LARGEST_RADIUS = 1.5, 5.0
 _POWERS = (1.0, 0.75, 0.5, 0.25)
 _ON_THE_WAY = 1e-3  # tolerance at the N T that are only passed through
@@ -35,206 +25,6 @@ _HOT = 8.0  # N T at which the lazy kernel nearly solves the problem
 _COOLING = 0.4
 
 Report = Callable[[float], None]
-
-
-@frozen(eq=False)
-class DualProblem:
-    """Minimise S(t) for a bounded phi.
-
-    Attributes
-    ----------
-    kernel_factor
-        F (P, q) with K_{L-1} = F F^T.
-    targets
-        Y (P, m).
-    noise
-        N T.
-    readout_variance
-        sigma_a^2.
-    seed
-        Of the search for branches.
-    power
-        Of EP.
-    """
-
-    kernel_factor: Array
-    targets: Array
-    noise: float
-    readout_variance: float
-    nonlinearity: Nonlinearity
-    seed: int = 0
-    power: float = 1.0
-
-    def ep(self, field: Array) -> JointEP:
-        """EP at a dual field."""
-        return JointEP(self.kernel_factor, field, self.readout_variance, self.nonlinearity, self.power)
-
-    @cached_property
-    def _patterns(self) -> Array:
-        return code_patterns(self.targets)
-
-    def starting_sites(self, field: Array) -> Array:
-        """EP sites of every branch that a search from scratch finds at this t, (5, B, P)."""
-        return mode_sites(
-            self.kernel_factor, field, self.readout_variance, self.nonlinearity, self._patterns, self.seed
-        )
-
-    def starting_field(self) -> Array | None:
-        """t that one-hot targets, however rotated, start from at any N T; None for other targets."""
-        rows, member = distinct_rows(self.targets)
-        overlap = rows @ rows.T
-        norm = float(overlap.trace()) / len(rows)
-        if norm == 0 or not np.allclose(overlap, norm * np.eye(len(rows)), atol=1e-9 * norm):
-            return None
-        one_hot = np.eye(len(rows))[member]
-        return np.asarray((1.6 * one_hot / one_hot.mean(0) - 1.2) @ rows / norm)
-
-    def lazy_field(self) -> Array:
-        """t of the lazy kernel, (N T + sigma_a^2 K)^{-1} Y: what any targets start from."""
-        prior = gaussian_second_moment(self.nonlinearity, self.kernel_factor @ self.kernel_factor.T)
-        kernel = self.readout_variance * prior + self.noise * np.eye(len(prior))
-        return np.linalg.solve(kernel, self.targets)
-
-
-@frozen(eq=False)
-class DualPoint:
-    """S and its derivatives at one t.
-
-    Attributes
-    ----------
-    field
-        t, (P, m).
-    sites
-        EP sites of the branches, (5, B, P).
-    branches
-        Their moments.
-    value
-        S.
-    gap
-        Y - N T t - <phi a^T>, minus the gradient of S, (P, m).
-    dropped
-        How many branches were left out as unphysical.
-    """
-
-    problem: DualProblem
-    field: Array
-    sites: Array
-    branches: BranchMoments
-    value: float
-    gap: Array
-    dropped: int
-
-    @property
-    def residual(self) -> float:
-        """Largest absolute entry of the gap."""
-        return float(np.abs(self.gap).max())
-
-    @cached_property
-    def log_partition(self) -> float:
-        """log Z(t), of all branches."""
-        return float(logsumexp(self.branches.log_partition))
-
-    @cached_property
-    def probabilities(self) -> Array:
-        """P_gamma, (B,)."""
-        return np.asarray(softmax(self.branches.log_partition))
-
-
-def evaluate(
-    problem: DualProblem,
-    field: Array,
-    sites: Array,
-    *,
-    residual: float,
-    damping: float = 1.0,
-    max_iterations: int = 200,
-) -> DualPoint | None:
-    """Run EP at ``field`` from ``sites``, as accurately as a point of this residual deserves.
-
-    Returns None where no branch converges.
-    """
-    tolerance = min(1e-5, max(1e-3 * residual**2, 1e-9)) if residual < 0.3 else 1e-5
-    ep = problem.ep(field)
-    sites, change = ep.run(sites, tolerance=tolerance, max_iterations=max_iterations, damping=damping)
-    moments = ep.moments(sites, change)
-    separation = 0.1 if tolerance < 1e-6 else 0.3
-    kept = distinct(moments, separation=separation, worst_change=_UNSETTLED)
-    if not kept.size:
-        return None
-    found = moments.select(kept)
-    physical = is_physical(found, problem.readout_variance) & ~covers_others(found)
-    dropped = int((~physical).sum()) if physical.any() else 0
-    kept = kept[physical] if physical.any() else kept
-    branches = moments.select(kept)
-    weights = softmax(branches.log_partition)
-    noise = problem.noise
-    value = 0.5 * noise * np.sum(field**2) - np.sum(field * problem.targets)
-    value += logsumexp(branches.log_partition)
-    gap = problem.targets - noise * field - np.tensordot(weights, branches.outputs, 1)
-    return DualPoint(problem, field, sites[:, kept], branches, float(value), gap, dropped)
-
-
-@frozen(eq=False)
-class _ModelPoint:
-    """The model of S at t + x, as an ``Evaluation`` of the Newton solver."""
-
-    model: "BranchModel"
-    value: float
-    gradient: Array
-    weights: Array
-    slopes: Array  # (B, P, m): derivative of each branch's log weight
-
-    def newton_step(self) -> Array:
-        mean = np.tensordot(self.weights, self.slopes, 1)
-        return -self.model.hessian(self.weights, self.slopes - mean).solve(self.gradient)
-
-
-@frozen(eq=False)
-class BranchModel:
-    """S(t + x) with every branch's log weight replaced by its parabola in x."""
-
-    point: DualPoint
-    regularisation: float = 0.0
-
-    @cached_property
-    def _factors(self) -> list[Array]:
-        scale = math.sqrt(self.point.problem.readout_variance)
-        return [self.point.branches.output_factor(b, scale) for b in range(len(self.point.branches))]
-
-    def __call__(self, x: Array) -> _ModelPoint:
-        point, branches = self.point, self.point.branches
-        curvature = np.empty_like(branches.outputs)
-        for b, factor in enumerate(self._factors):
-            curvature[b] = (factor @ (factor.T @ x.ravel())).reshape(x.shape)
-        along = np.einsum("pm,bm->bp", x, branches.readout)
-        curvature += (branches.unexplained * along)[..., None] * branches.readout[:, None, :]
-        growth = np.einsum("bpm,pm->b", branches.outputs + 0.5 * curvature, x)
-        log_weights = branches.log_partition + growth
-        weights, slopes = softmax(log_weights), branches.outputs + curvature
-        noise, targets, field = point.problem.noise, point.problem.targets, point.field + x
-        value = 0.5 * noise * np.sum(field**2) - np.sum(field * targets) + logsumexp(log_weights)
-        gradient = noise * field - targets + np.tensordot(weights, slopes, 1)
-        return _ModelPoint(self, float(value), gradient, weights, slopes)
-
-    def hessian(self, weights: Array, deviations: Array) -> LowRankPlusBlocks:
-        """N T + Cov(phi a^T): within branches, and between them from the slopes' deviations."""
-        branches, n_outputs = self.point.branches, self.point.field.shape[1]
-        kept = np.flatnonzero(weights > _NEGLIGIBLE)
-        root = np.sqrt(weights[kept])
-        between = (root[:, None] * deviations[kept].reshape(len(kept), -1)).T
-        within = [r * self._factors[b] for r, b in zip(root, kept, strict=True)]
-        readout = branches.readout[kept]
-        spread = np.einsum("b,bp->bp", weights[kept], branches.unexplained[kept])
-        blocks = np.einsum("bp,bi,bj->pij", spread, readout, readout)
-        blocks += (self.point.problem.noise + self.regularisation) * np.eye(n_outputs)
-        return LowRankPlusBlocks(np.concatenate([*within, between], axis=1), blocks)
-
-
-def output_covariance(point: DualPoint) -> LowRankPlusBlocks:
-    """N T + Cov(phi a^T) at a solution: the Hessian of S, (16) and (17)."""
-    mean = np.tensordot(point.probabilities, point.branches.outputs, 1)
-    model = BranchModel(point, regularisation=1e-12)
-    return model.hessian(point.probabilities, point.branches.outputs - mean)
 
 
 class DualSearch:
@@ -261,7 +51,8 @@ class DualSearch:
             residuals.append(point.residual)
             report(point.residual)
             if point.residual >= tolerance:
-                if len(residuals) > _PATIENCE and min(residuals[-_PATIENCE:]) > 0.5 * min(residuals[:-_PATIENCE]):
+                earlier, lately = residuals[:-_PATIENCE], residuals[-_PATIENCE:]
+                if earlier and min(lately) > 0.5 * min(earlier):
                     return point
                 point, searched = self._step(point), False
             elif searched:
@@ -273,7 +64,13 @@ class DualSearch:
         return point
 
     def _fresh(
-        self, field: Array, sites: Array | None, *, residual: float, max_iterations: int = 100, damping: float = 1.0
+        self,
+        field: Array,
+        sites: Array | None,
+        *,
+        residual: float,
+        max_iterations: int = 100,
+        damping: float = 1.0,
     ) -> DualPoint | None:
         """Evaluate with every code as a start, beside the sites at hand."""
         starts = self.problem.starting_sites(field)
@@ -367,7 +164,9 @@ class Attempt:
     sites: Array | None
     stages: list[DualProblem]
 
-    def run(self, *, tolerance: float, max_iterations: int, report: Report) -> tuple[DualPoint | None, list[float]]:
+    def run(
+        self, *, tolerance: float, max_iterations: int, report: Report
+    ) -> tuple[DualPoint | None, list[float]]:
         """The last point of the last stage, None if it is not reached, and S along the way."""
         field, sites, path = self.field, self.sites, list[float]()
         point: DualPoint | None = None
@@ -429,7 +228,9 @@ def solve_dual(
 def _from(problem: DualProblem, start: DualPoint) -> list[Attempt]:
     """On from a solution of another problem."""
     return [
-        Attempt(f"the given start at power {power:g}", start.field, start.sites, [evolve(problem, power=power)])
+        Attempt(
+            f"the given start at power {power:g}", start.field, start.sites, [evolve(problem, power=power)]
+        )
         for power in _POWERS[:3]
     ]
 
@@ -438,8 +239,9 @@ def _attempts(problem: DualProblem) -> Iterator[Attempt]:
     """From scratch, in the order of cost."""
     simple = problem.starting_field()
     stages = [evolve(problem, power=power) for power in _POWERS]
-    for stage in stages if simple is not None else []:
-        yield Attempt(f"a direct start at power {stage.power:g}", simple, None, [stage])
+    if simple is not None:
+        for stage in stages:
+            yield Attempt(f"a direct start at power {stage.power:g}", simple, None, [stage])
     for stage in stages:
         path = [evolve(stage, noise=noise) for noise in _cooling(problem.noise)]
         yield Attempt(f"a path of falling N T at power {stage.power:g}", path[0].lazy_field(), None, path)

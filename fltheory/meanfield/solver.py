@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from attrs import evolve
+from attrs import evolve, frozen
 
 from fltheory.errors import ConvergenceError
+from fltheory.meanfield.dual import DualPoint, DualProblem
 from fltheory.meanfield.factorised import FactorisedPosterior
 from fltheory.meanfield.gaussian_mixture import MixturePosterior
 from fltheory.meanfield.linear import solve_linear
 from fltheory.meanfield.quadrature import GroupedSearch, GroupedTargets
-from fltheory.meanfield.readout import DualPoint, DualProblem, DualResult, solve_dual
+from fltheory.meanfield.readout import DualResult, solve_dual
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.meanfield.untrained import UntrainedPosterior
 from fltheory.model import Model
@@ -25,19 +26,23 @@ _COLD = 3e-3  # N T below which a kernel that is not diagonal is approached from
 _COLDEST = 1e-4  # and from where the last step is to 0
 _LADDER = 0.5
 
-Report = Callable[[float], None]
+
+@frozen
+class Settings:
+    """How a solver works: the arguments of ``DeepNetworkPosterior.solve``, checked.
+
+    ``report`` is called with the residual after each step.
+    """
+
+    method: str
+    start: MeanFieldSolution | None
+    tolerance: float
+    max_iterations: int
+    seed: int
+    report: Callable[[float], None]
 
 
-def solve_model(
-    model: Model,
-    *,
-    method: str,
-    start: MeanFieldSolution | None,
-    tolerance: float,
-    max_iterations: int,
-    seed: int,
-    report: Report,
-) -> MeanFieldSolution:
+def solve_model(model: Model, settings: Settings) -> MeanFieldSolution:
     """Solve the mean-field equations of a model by the engine that fits it.
 
     Raises
@@ -51,7 +56,10 @@ def solve_model(
         raise ValueError("readout_scaling: expected 'non-lazy', the only one that solve() covers; got 'lazy'")
     if model.nonlinearity.is_linear:
         linear, steps = solve_linear(
-            model, tolerance=tolerance, max_iterations=max_iterations, report=report
+            model,
+            tolerance=settings.tolerance,
+            max_iterations=settings.max_iterations,
+            report=settings.report,
         )
         return MeanFieldSolution(
             model, linear, -linear.action, linear.residual, linear.certificate, steps, "closed form"
@@ -71,9 +79,9 @@ def solve_model(
         )
     if model.scaled_temperature == 0.0:
         _check_range(model)
-    if method == "auto" and _is_grouped(model):
-        return _solve_grouped(model, start, tolerance, max_iterations, seed, report)
-    return _solve_ep(model, start, tolerance, max_iterations, seed, report)
+    if settings.method == "auto" and _is_grouped(model):
+        return _solve_grouped(model, settings)
+    return _solve_ep(model, settings)
 
 
 def _is_grouped(model: Model) -> bool:
@@ -93,10 +101,13 @@ def _check_range(model: Model) -> None:
     if np.abs(null.T @ targets).max(initial=0.0) <= 1e-6 * np.abs(targets).max():
         return
     conflict = _conflicting_inputs(kernel, targets)
-    which = f"inputs {conflict[0]} and {conflict[1]} are equal but their targets differ" if conflict else (
-        f"the kernel of the lazy network has rank {len(values) - null.shape[1]} of {len(values)}"
+    rank = len(values) - null.shape[1]
+    which = f"the kernel of the lazy network has rank {rank} of {len(values)}"
+    if conflict:
+        which = f"inputs {conflict[0]} and {conflict[1]} are equal but their targets differ"
+    raise ValueError(
+        f"temperature: expected above 0 for targets that cannot be fitted exactly ({which}); got 0"
     )
-    raise ValueError(f"temperature: expected above 0 for targets that cannot be fitted exactly ({which}); got 0")
 
 
 def _conflicting_inputs(kernel: Array, targets: Array) -> tuple[int, int] | None:
@@ -108,34 +119,26 @@ def _conflicting_inputs(kernel: Array, targets: Array) -> tuple[int, int] | None
     return (int(pairs[0, 0]), int(pairs[0, 1])) if len(pairs) else None
 
 
-def _solve_grouped(
-    model: Model,
-    start: MeanFieldSolution | None,
-    tolerance: float,
-    max_iterations: int,
-    seed: int,
-    report: Report,
-) -> MeanFieldSolution:
+def _solve_grouped(model: Model, settings: Settings) -> MeanFieldSolution:
     groups = GroupedTargets.of(model.task.targets, np.diagonal(model.input_kernel))
     search = GroupedSearch(
         groups,
         model.nonlinearity,
         noise=model.scaled_temperature,
         readout_variance=model.readout_variance,
-        seed=seed,
+        seed=settings.seed,
     )
     field = np.zeros_like(groups.targets)
-    if start is not None:
-        np.divide(start.dual_field.sum(0), len(groups.member), out=field[0])
+    if settings.start is not None:
         for group in range(len(field)):
-            field[group] = start.dual_field[groups.member == group].mean(0)
+            field[group] = settings.start.dual_field[groups.member == group].mean(0)
     here, field, converged = search.run(
-        field, tolerance=tolerance, max_iterations=max_iterations, report=report
+        field, tolerance=settings.tolerance, max_iterations=settings.max_iterations, report=settings.report
     )
     residual = float(np.abs(here.gradient).max())
     solution = MeanFieldSolution(
         model,
-        FactorisedPosterior(here, field, seed),
+        FactorisedPosterior(here, field, settings.seed),
         -here.value,
         residual,
         None,
@@ -145,51 +148,45 @@ def _solve_grouped(
     )
     if not converged:
         raise ConvergenceError(
-            f"the theory stopped after {len(search.path)} steps with residual {residual:.2e} (tolerance "
-            f"{tolerance:.1e}); try a larger max_iterations, another seed, or start= at a solution for a "
-            "higher temperature",
+            f"the theory stopped after {len(search.path)} steps with residual {residual:.2e} "
+            f"(tolerance {settings.tolerance:.1e}); try a larger max_iterations, another seed, or start= at "
+            "a solution for a higher temperature",
             last=solution,
         )
     return solution
 
 
-def _solve_ep(
-    model: Model,
-    start: MeanFieldSolution | None,
-    tolerance: float,
-    max_iterations: int,
-    seed: int,
-    report: Report,
-) -> MeanFieldSolution:
+def _solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
     problem = DualProblem(
         _factor(model.input_kernel),
         model.task.targets,
         model.scaled_temperature,
         model.readout_variance,
         model.nonlinearity,
-        seed,
+        settings.seed,
     )
-    first = _dual_point(start, problem)
+    first = _dual_point(settings.start, problem)
 
     def solve(problem: DualProblem, first: DualPoint | None, only_start: bool) -> DualResult:
         return solve_dual(
             problem,
             start=first,
             only_start=only_start,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-            report=report,
+            tolerance=settings.tolerance,
+            max_iterations=settings.max_iterations,
+            report=settings.report,
         )
 
     if first is None and problem.noise < _COLD:
-        return _descend(model, problem, solve, tolerance)
+        return _descend(model, problem, solve, settings.tolerance)
     result = solve(problem, first, False)
-    if result.converged(tolerance):
+    if result.converged(settings.tolerance):
         return _mixture(model, result)
     reached = "no branch converged" if result.point is None else f"residual {result.point.residual:.2e}"
     raise ConvergenceError(
-        f"the theory is not resolved at N T = {problem.noise:g}: {reached} (tolerance {tolerance:.1e}) after "
-        f"{', '.join(result.tried)}; try a higher temperature, and start= from its solution",
+        f"the theory is not resolved at N T = {problem.noise:g}: {reached} "
+        f"(tolerance {settings.tolerance:.1e}) after {', '.join(result.tried)}; try a higher temperature, "
+        "and start= from its solution",
         last=None if result.point is None else _mixture(model, result),
     )
 
@@ -236,7 +233,14 @@ def _mixture(model: Model, result: DualResult) -> MeanFieldSolution:
     noise = point.problem.noise
     model = evolve(model, temperature=noise / model.width) if noise != model.scaled_temperature else model
     return MeanFieldSolution(
-        model, MixturePosterior(point), -point.value, point.residual, None, len(result.path), "ep", tuple(result.path)
+        model,
+        MixturePosterior(point),
+        -point.value,
+        point.residual,
+        None,
+        len(result.path),
+        "ep",
+        tuple(result.path),
     )
 
 

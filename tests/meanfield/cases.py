@@ -1,8 +1,7 @@
 """Small posteriors for the tests of the theory."""
 
 import numpy as np
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 
 import fltheory as flt
 
@@ -17,7 +16,10 @@ def classification(seed: int, n_samples: int = 24, n_classes: int = 2, noise: fl
 
 
 def posterior(
-    task: flt.Task, scaled_temperature: float = 0.1, nonlinearity: flt.Nonlinearity | None = None, width: int = 100
+    task: flt.Task,
+    scaled_temperature: float = 0.1,
+    nonlinearity: flt.Nonlinearity | None = None,
+    width: int = 100,
 ) -> flt.DeepNetworkPosterior:
     """A posterior at a given N T, with sigma_a^2 = 1 / P."""
     phi = flt.Sigmoid() if nonlinearity is None else nonlinearity

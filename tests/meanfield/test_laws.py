@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from attrs import evolve
 from cases import classification, few, posterior, posteriors, seeds
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import fltheory as flt
 
@@ -71,7 +70,9 @@ def test_the_residual_is_the_gap_of_the_stationarity_condition(p: flt.DeepNetwor
     t, noise = solution.dual_field, p.model.scaled_temperature
     gap = p.task.targets - noise * t - p.model.readout_variance * solution.kernel(1) @ t
     assert solution.residual < 1e-6
-    accuracy = 2e-3 if solution.method == "ep" else solution_tolerance(solution)  # EP's kernel has its own error
+    accuracy = (
+        2e-3 if solution.method == "ep" else solution_tolerance(solution)
+    )  # EP's kernel has its own error
     assert np.abs(gap).max() < accuracy
 
 

@@ -32,7 +32,9 @@ def test_two_classes_branches(two_classes: flt.MeanFieldSolution) -> None:
 
 def test_two_classes_kernel(two_classes: flt.MeanFieldSolution) -> None:
     kernel = two_classes.kernel(1)
-    np.testing.assert_allclose([kernel[0, 1], kernel[0, -1], kernel[0, 0]], [0.4413, 0.1697, 0.467], atol=0.005)
+    np.testing.assert_allclose(
+        [kernel[0, 1], kernel[0, -1], kernel[0, 0]], [0.4413, 0.1697, 0.467], atol=0.005
+    )
 
 
 def test_two_classes_by_ep() -> None:

@@ -9,9 +9,9 @@ from scipy.special import logsumexp
 
 import fltheory as flt
 from fltheory.meanfield.branches import mode_sites
+from fltheory.meanfield.dual import DualProblem, evaluate
 from fltheory.meanfield.ep import JointEP, invert
 from fltheory.meanfield.quadrature import GroupedDual, GroupedTargets, IndependentSites, find_proposal
-from fltheory.meanfield.readout import DualProblem, evaluate
 
 
 def factor(task: flt.Task) -> np.ndarray:
@@ -38,7 +38,8 @@ def test_the_gradient_of_s_is_the_gap(seed: int) -> None:
     direction = rng.standard_normal(field.shape)
     step = 1e-4
     values = [
-        evaluate(problem, field + sign * step * direction, here.sites, residual=1e-4).value for sign in (1, -1)
+        evaluate(problem, field + sign * step * direction, here.sites, residual=1e-4).value
+        for sign in (1, -1)
     ]
     slope = (values[0] - values[1]) / (2 * step)
     assert slope == pytest.approx(-np.sum(here.gap * direction), rel=1e-4, abs=1e-5)
@@ -96,7 +97,9 @@ def test_ep_is_exact_where_one_input_is_alone() -> None:
 
 def test_natural_parameters_and_moments_are_each_others_inverse() -> None:
     rng = np.random.default_rng(0)
-    moments = np.stack([*rng.uniform(1, 2, (3, 2, 5)) * [[[1]], [[0.3]], [[1]]], *rng.standard_normal((2, 2, 5))])
+    moments = np.stack(
+        [*rng.uniform(1, 2, (3, 2, 5)) * [[[1]], [[0.3]], [[1]]], *rng.standard_normal((2, 2, 5))]
+    )
     np.testing.assert_allclose(invert(invert(moments)), moments, rtol=1e-12)
 
 
