@@ -23,7 +23,7 @@ _TASKS: dict[str, tuple[Any, str, Any, tuple[float, ...]]] = {  # class, its cla
     "digits": (flt.Digits, "classes", int, (0, 1, 2)),
     "orthogonal": (flt.OrthogonalClassification, "class_ratios", float, (0.5, 0.25, 0.25)),
 }
-_CHAINS = 4
+_CHAINS, _WARMUP = 4, 400  # twice the steps of the default, for shares of codes nearer to equilibrium
 _RESOLUTION = 150  # dots an inch
 
 
@@ -188,7 +188,7 @@ def _sample(case: Case, draws: int, seed: int) -> flt.PosteriorSamples:
     if case.theory is not None:
         print(_summary(case.theory), flush=True)
     start = time.perf_counter()
-    networks = case.posterior.sample(n_draws=draws, n_chains=_CHAINS, seed=seed)
+    networks = case.posterior.sample(n_draws=draws, n_chains=_CHAINS, n_warmup=_WARMUP, seed=seed)
     print(f"networks: {time.perf_counter() - start:.1f} s")
     print(networks.diagnostics() if case.theory is None else flt.compare(case.theory, networks), flush=True)
     return networks
@@ -219,13 +219,14 @@ def _python_lines(cases: list[Case], task: str, draws: int, seed: int) -> str:
     )
     layer = posterior.n_hidden_layers
     lines = ["import fltheory as flt", *filter(None, (case.imports for case in cases)), "", f"task = {task}"]
+    sampling = f"n_draws={draws}, n_chains={_CHAINS}, n_warmup={_WARMUP}, seed={seed}"
     for case in cases:
         lines += ["", f"posterior = flt.DeepNetworkPosterior(task, {case.source}, {settings})"]
         shown, theory = "networks", ""
         if case.theory is not None:
             shown, theory = "theory, networks", ", theory"
             lines.append(f"theory = posterior.solve(seed={seed})")
-        lines.append(f"networks = posterior.sample(n_draws={draws}, n_chains={_CHAINS}, seed={seed})")
+        lines.append(f"networks = posterior.sample({sampling})")
         lines.append(f"print({'networks.diagnostics()' if case.theory is None else f'flt.compare({shown})'})")
         lines.append(f"flt.plot_kernels({shown}, layer={layer})")
         lines.append(f"flt.plot_activations(networks, layer={layer})")
@@ -257,5 +258,13 @@ def _figure(cases: list[Case], networks: list[flt.PosteriorSamples]) -> Figure:
     return figure
 
 
+def _on_one_thread() -> None:
+    """Matrices of this size are faster on one thread than on two that wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 if __name__ == "__main__":
+    _on_one_thread()
     sys.exit(main())

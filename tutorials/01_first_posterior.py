@@ -136,8 +136,8 @@ figure.suptitle("Sigmoid: similarity of the inputs in the hidden layer")
 _ = axes[0].set_title("before learning", fontsize=9)
 
 # %% [markdown]
-# Before learning, any two inputs overlap by 1/4, which is the square of the mean activation 1/2. After
-# learning, inputs of the same class overlap by about twice as much as inputs of different classes, in
+# Before learning, any two different inputs overlap by 1/4, which is the square of the mean activation 1/2.
+# After learning, inputs of the same class overlap by about twice as much as inputs of different classes, in
 # theory and in networks, although the inputs themselves are orthogonal.
 
 # %%
@@ -152,8 +152,8 @@ _ = figure.suptitle("Sigmoid: neurons of the hidden layer")
 # up to noise, and removing one changes little.
 #
 # Right: each point is one neuron's readout to outputs 0 and 1, and the points gather in the four places
-# that the theory predicts (ellipses, two standard deviations wide). Nothing lies between them, because the
-# path from one to another crosses a barrier of $A$.
+# that the theory predicts (ellipses, two standard deviations wide). Hardly any lie between them, because
+# the path from one to another crosses a barrier of $A$.
 #
 # ## Theory against networks, in numbers
 #
@@ -164,8 +164,9 @@ print(flt.compare(theory, networks))
 
 # %% [markdown]
 # Read the last column before the numbers. **Frozen** means that the chains do not determine the value, so a
-# gap there is no verdict on the theory. The outputs are close, but the networks have more neurons of code
-# 1-0-0 and fewer of the others. Do neurons ever change their code?
+# gap there is no verdict on the theory. The outputs are close (and below 1 in both, because $NT$ acts as a
+# ridge), but the networks have more neurons of code 1-0-0 and fewer of the others. Do neurons ever change
+# their code?
 
 # %%
 activations = networks.activations(layer=1)  # chains, draws, neurons, inputs
@@ -211,8 +212,8 @@ for branch in theory.branches:
     print(f"given the networks' field {a.round(2)}   networks {measured.round(2)}")
 
 # %% [markdown]
-# Given their field, the neurons of the networks sit where the single-neuron law puts them, to about one
-# percent. What separates the two answers in the table is the shares, and what they drag along.
+# Given their field, the neurons of the networks sit where the single-neuron law puts them, to within two
+# percent. What separates the two answers in the table is thus mostly the shares, and what they drag along.
 #
 # ## A linear network for contrast
 #
@@ -257,9 +258,9 @@ _ = figure.suptitle("Linear: neurons of the hidden layer")
 print(flt.compare(linear_theory, linear_networks))
 
 # %% [markdown]
-# All rows count now, and gaps are well below one percent of the values. Some exceed their standard error
-# several times, and should: the theory is the limit of infinite width, and at width $N$ a difference of
-# order $1/N$ remains however long one samples.
+# All rows count now, and gaps are below one percent of whatever is not zero. Some exceed their standard
+# error several times, and should: the theory is the limit of infinite width, and at width $N$ a difference
+# of order $1/N$ remains however long one samples.
 #
 # ## Images
 #
@@ -292,8 +293,8 @@ axes = flt.plot_kernels(theory, networks, layer=1, ax=after.subplots(1, 2))
 # ## Predictions
 #
 # Both answers predict the outputs for images that were not in the training set. In the theory this is
-# kernel regression with the learned kernel, $f(x)=\sigma_a^2\sum_\mu K(x,x_\mu)\,t_\mu$, which we can check
-# by hand:
+# kernel regression with the learned kernel, $f(x)=\sigma_a^2\sum_\mu K(x,x_\mu)\,t_\mu$. By hand it gives
+# the same up to the accuracy of the approximate integrals:
 
 # %%
 expected = theory.predict(digits.test_inputs)
@@ -335,13 +336,14 @@ for panel, i in zip(axes, doubtful, strict=True):
     panel.set(xticks=[], yticks=[], xlabel=f"is a {truth[i]}")
 
 # %% [markdown]
-# The images with the lowest output for their class are atypical ones, mostly a 2 with too little of a
-# stroke. A wide network would hardly be in doubt about them: the variance is a small part of the squared
-# error. All networks of the posterior agree, which does not mean that they are right.
+# These are the images with the lowest output for their true class (dark: more ink than in the average
+# image), and the first is the one that is taken for another digit. Their errors do not come from networks
+# that disagree: the variance is a small part of the squared error, since all wide networks of the posterior
+# give nearly the same output. Agreement does not mean that they are right.
 #
 # ## What to take along
 #
-# * All networks here fit their targets, and the nonlinearity decides how: a bounded $\phi$ leads to a
+# * All networks here learn their task, and the nonlinearity decides how: a bounded $\phi$ leads to a
 #   redundant code, in which groups of neurons share one pattern; a linear one to an analog code, in which
 #   every neuron has its own mixture.
 # * The theory is a law for one neuron and a field that all neurons share. Kernel, readouts and predictions

@@ -157,6 +157,9 @@ def test_functional_streams_over_draws(samples):
     np.testing.assert_allclose(trace, (samples.activations(1) ** 2).sum((2, 3)))
     new = np.ones((2, 5))
     assert samples.functional(lambda phi: phi, inputs=new).shape == (3, 6, 8, 2)
+    positive = samples.functional(lambda phi: phi[:, :, 0] > 0)
+    np.testing.assert_array_equal(positive, samples.activations(2)[..., 0] > 0)
+    assert positive.dtype == np.float64 and not positive.flags.writeable
 
 
 @pytest.mark.parametrize("layer", [1, 2])
@@ -216,6 +219,15 @@ def test_stuck_and_non_finite_chains_are_flagged(samples):
     assert report.non_finite_chains == (2,)
     assert report.functionals["log_density"].ess is None
     assert report.functionals["readout_square"].rhat is None
+
+
+def test_weights_that_are_not_finite_are_reported_not_refused(samples):
+    first, *deeper = samples.weights
+    first = first.copy()
+    first[1, -1, 0, 0] = np.nan
+    report = evolve(samples, draws=evolve(samples.draws, weights=(first, *deeper))).diagnostics()
+    assert report.non_finite_chains == (1,)
+    assert report.functionals["kernel_trace_1"].non_finite_chains == (1,)
 
 
 def test_few_draws_and_one_chain_have_no_rhat():

@@ -23,7 +23,9 @@ from fltheory.numerics.validation import (
     checked,
     describe,
     fingerprint,
+    fits,
     read_only,
+    shape_text,
 )
 
 
@@ -203,6 +205,39 @@ BAD_VALUES = {
 def test_an_array_of_wrong_shape_or_content_is_a_value_error(value):
     with pytest.raises(ValueError, match=r"^x: expected a finite real array of shape \(P, 2\).*, got "):
         check_array("x", value, ("P", 2))
+
+
+@pytest.mark.parametrize(
+    ("actual", "shape", "is_right"),
+    [
+        ((3, 2), (3, 2), True),
+        ((3, 2), ("P", 2), True),
+        ((0, 2), ("P", 2), False),
+        ((0, 2), (0, 2), True),
+        ((3,), ("P", 2), False),
+        ((3, 2), ("P",), False),
+        ((3,), (3, ...), True),
+        ((3, 4, 0), (3, ...), True),
+        ((2, 3), (3, ...), False),
+        ((), (3, ...), False),
+        ((), (...,), True),
+        ((), (), True),
+    ],
+)
+def test_shapes_that_fit(actual, shape, is_right):
+    assert fits(actual, shape) is is_right
+
+
+def test_shapes_are_written_as_tuples_are():
+    shapes = [(), (2,), ("P", 2), ("C", ...)]
+    assert [shape_text(shape) for shape in shapes] == ["()", "(2,)", "(P, 2)", "(C, ...)"]
+
+
+def test_booleans_pass_where_they_are_allowed():
+    array = check_array("x", [True, False], (2,), allow_bool=True)
+    assert array.dtype == np.float64 and array.tolist() == [1.0, 0.0]
+    with pytest.raises(TypeError, match="^x: expected a finite real array"):
+        check_array("x", [True, False], (2,))
 
 
 def test_a_message_never_prints_an_array():
