@@ -207,12 +207,72 @@ def _spectrum(kernel: Array) -> tuple[Array, Array]:
     return values[kept], vectors[:, kept]
 
 
+@frozen(eq=False)
+class GrowthEquation:
+    """The fixed point (10') for R, written for its logarithm, which is symmetric and unconstrained.
+
+    Attributes
+    ----------
+    kappa, projected
+        Eigenvalues of K_0 in its range, (k,), and the targets y_k there, (k, m).
+    noise
+        N T.
+    base
+        sigma_a^2 Pi, U_1 at R = 1.
+    depth
+        L.
+    """
+
+    kappa: Array
+    projected: Array
+    noise: float
+    base: float
+    depth: int
+
+    def fields(self, log_growth: Array) -> tuple[Array, Array, Array]:
+        """t_k = C_k^{-1} y_k in the eigenbasis of U_1, with U_1's eigenvalues and eigenvectors."""
+        stretch, vectors = np.linalg.eigh(self.base * _apply(np.exp, self.depth * log_growth))
+        response = np.multiply.outer(self.kappa, stretch) + self.noise
+        return (self.projected @ vectors) / response, stretch, vectors
+
+    def change(self, log_growth: Array) -> Array:
+        """The logarithm of the right-hand side minus that of the left."""
+        field, stretch, vectors = self.fields(log_growth)
+        root = np.sqrt(stretch)
+        learned = root[:, None] * (field.T @ (self.kappa[:, None] * field)) * root
+        right = np.eye(len(root)) + vectors @ learned @ vectors.T
+        return _apply(np.log, right) - log_growth
+
+    def solve(self, max_iterations: int, report: Callable[[float], None]) -> tuple[Array, int]:
+        """log R, by damped iteration, then by Powell's hybrid method; and the number of steps.
+
+        The damping 1 / (L + 1) makes the iteration a contraction at T = 0 (docs/theory.md, section 4).
+        """
+        m = self.projected.shape[1]
+        upper = np.triu_indices(m)
+
+        def symmetric(entries: Array) -> Array:
+            matrix = np.zeros((m, m))
+            matrix[upper] = entries
+            return matrix + np.triu(matrix, 1).T
+
+        def change(entries: Array) -> Array:
+            difference = self.change(symmetric(entries))[upper]
+            report(float(np.abs(difference).max()))
+            return np.asarray(difference)
+
+        start = np.zeros((m, m))
+        for _ in range(_WARM_UP):
+            start = start + self.change(start) / (self.depth + 1)
+        options = {"xtol": 1e-14, "maxfev": max_iterations * (1 + m * m)}
+        found = optimize.root(change, start[upper], method="hybr", options=options)  # type: ignore[call-overload]
+        return symmetric(found.x), _WARM_UP + int(found.nfev)
+
+
 def solve_linear(
     model: Model, *, tolerance: float, max_iterations: int, report: Callable[[float], None]
 ) -> tuple[LinearPosterior, int]:
-    """The fixed point (10') for R, in its logarithm: damped iteration, then Powell's hybrid method.
-
-    The damping 1 / (L + 1) makes the iteration a contraction at T = 0 (docs/theory.md, section 4).
+    """The linear theory of a model, and how many steps it took.
 
     Raises
     ------
@@ -221,58 +281,29 @@ def solve_linear(
     ConvergenceError
         If the residual of (5) stays above the tolerance.
     """
-    m, noise = model.task.n_outputs, model.scaled_temperature
-    prior = LinearPosterior(model, np.eye(m), np.zeros_like(model.task.targets))
+    targets, noise = model.task.targets, model.scaled_temperature
+    prior = LinearPosterior(model, np.eye(targets.shape[1]), np.zeros_like(targets))
     if math.isinf(noise):
         return prior, 0
     kappa, modes = _spectrum(model.input_kernel)
-    projected = modes.T @ model.task.targets  # y_k
-    outside = model.task.targets - modes @ projected
+    projected = modes.T @ targets
+    outside = targets - modes @ projected
     if noise == 0.0:
         _check_range(model, outside, len(kappa))
-    base, depth = prior.stretch(1)[0, 0], model.n_hidden_layers  # sigma_a^2 Pi and L
-
-    def fields(log_growth: Array) -> tuple[Array, Array, Array]:  # t_k in the eigenbasis of U_1
-        power = base * _apply(np.exp, depth * log_growth)
-        stretch, vectors = np.linalg.eigh(power)
-        return (projected @ vectors) / (np.multiply.outer(kappa, stretch) + noise), stretch, vectors
-
-    def change(log_growth: Array) -> Array:
-        field, stretch, vectors = fields(log_growth)
-        root = np.sqrt(stretch)
-        learned = root[:, None] * (field.T @ (kappa[:, None] * field)) * root
-        return _apply(np.log, np.eye(m) + vectors @ learned @ vectors.T) - log_growth
-
-    upper = np.triu_indices(m)
-
-    def packed(entries: Array) -> Array:
-        matrix = np.zeros((m, m))
-        matrix[upper] = entries
-        difference = change(matrix + np.triu(matrix, 1).T)
-        report(float(np.abs(difference).max()))
-        return np.asarray(difference[upper])
-
-    log_growth = np.zeros((m, m))
-    for _ in range(_WARM_UP):
-        log_growth = log_growth + change(log_growth) / (depth + 1)
-    options = {"xtol": 1e-14, "maxfev": max_iterations * (1 + m * m)}
-    found = optimize.root(  # type: ignore[call-overload]  # scipy-stubs misspell maxfev
-        packed, log_growth[upper], method="hybr", options=options
-    )
-    log_growth[upper] = found.x
-    log_growth = np.triu(log_growth) + np.triu(log_growth, 1).T
-    field, _, vectors = fields(log_growth)
-    field = modes @ field @ vectors.T
+    equation = GrowthEquation(kappa, projected, noise, prior.stretch(1)[0, 0], model.n_hidden_layers)
+    log_growth, steps = equation.solve(max_iterations, report)
+    fields, _, vectors = equation.fields(log_growth)
+    field = modes @ fields @ vectors.T
     if noise > 0.0:
         field = field + outside / noise
     solution = LinearPosterior(model, _apply(np.exp, log_growth), field)
     if not solution.residual < max(tolerance, _ROUNDING):
         raise ConvergenceError(
             f"the linear theory stopped with residual {solution.residual:.2e} above {tolerance:.1e} "
-            f"after {_WARM_UP + found.nfev} iterations; try a larger tolerance or temperature",
+            f"after {steps} steps; try a larger tolerance or temperature",
             last=solution,
         )
-    return solution, _WARM_UP + int(found.nfev)
+    return solution, steps
 
 
 def _apply(function: Callable[[Array], Array], matrix: Array) -> Array:

@@ -96,6 +96,8 @@ class MeanFieldSolution(Representation):
         Steps the solver took.
     method
         "closed form" (linear, prior), "quadrature" (diagonal K_0) or "ep".
+    action_path
+        S after each step of the solver, where it minimises S.
     """
 
     model: Model
