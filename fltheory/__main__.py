@@ -259,7 +259,7 @@ def _figure(cases: list[Case], networks: list[flt.PosteriorSamples]) -> Figure:
 
 
 def _on_one_thread() -> None:
-    """Matrices of this size are faster on one thread than on two that wait for each other."""
+    """A little slower on idle cores, many times faster where others use them and threads wait."""
     import torch
 
     torch.set_num_threads(1)

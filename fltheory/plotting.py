@@ -200,7 +200,8 @@ def _draw_histogram(panel: Axes, readouts: Array, branches: list[_Law], outputs:
 
 def _draw_scatter(panel: Axes, readouts: Array, branches: list[_Law], outputs: list[int]) -> None:
     few = min(_MOST_POINTS, len(readouts))
-    shown = readouts[np.random.default_rng(0).choice(len(readouts), few, replace=False)]
+    chosen = np.random.default_rng(0).choice(len(readouts), few, replace=False)
+    shown = readouts[np.sort(chosen)]
     panel.plot(*shown.T, ".", color=_NETWORKS, markersize=2.5, markeredgewidth=0, label="networks", zorder=1)
     for rank, (probability, mean, covariance) in enumerate(branches):
         values, vectors = np.linalg.eigh(covariance)

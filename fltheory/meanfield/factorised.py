@@ -4,6 +4,7 @@ from functools import cached_property
 
 import numpy as np
 from attrs import frozen
+from scipy import linalg
 from scipy.special import logsumexp
 
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
@@ -14,6 +15,7 @@ from fltheory.numerics.validation import Array
 
 _CANDIDATES = 8  # drawn from the mixture in a for each neuron that is kept
 _NEGLIGIBLE = 1e-8  # probability of a branch that is not reported
+_ROUNDING = 1e-10  # added to covariances that may be singular
 _N_NEURONS = 8192  # that answer for new inputs
 _CELLS = 800  # of the inverse distribution function of z
 
@@ -114,7 +116,7 @@ class FactorisedPosterior(NeuronPosterior):
         n_groups, m = self.grouped_field.shape
         values, vectors = np.linalg.eigh(self.solution.output_covariance())
         root = (vectors * np.sqrt(np.maximum(values, 0.0))).reshape(n_groups, m, -1)
-        blocks = self.solution.output_spread() + (self.solution.dual.noise + 1e-12) * np.eye(m)
+        blocks = self.solution.output_spread() + (self.solution.dual.noise + _ROUNDING) * np.eye(m)
         return LowRankPlusBlocks(root[self._member].reshape(len(self._member) * m, -1), blocks[self._member])
 
     def training_variance(self) -> Array:
@@ -140,6 +142,9 @@ class FactorisedPosterior(NeuronPosterior):
         trained = (phi(z)[:, :, None] * readouts[:, None, :]).reshape(len(z), -1)
         surplus = self.solution.outputs[self._member].ravel() - trained.mean(0)
         trained -= trained.mean(0)
+        covariance, ridge = trained.T @ trained / len(z), np.eye(trained.shape[1])
+        bare = linalg.cho_factor(covariance + _ROUNDING * ridge)
+        noisy = linalg.cho_factor(covariance + (self.solution.dual.noise + _ROUNDING) * ridge)
         mean, variance = np.empty((2, len(weights), readouts.shape[1]))
         for index, (row, left) in enumerate(zip(weights, rest, strict=True)):
             centre = z @ row
@@ -147,10 +152,9 @@ class FactorisedPosterior(NeuronPosterior):
             new = gaussian_mean(phi, centre, spread)[:, None] * readouts
             second = gaussian_mean(lambda z: phi(z) ** 2, centre, spread)[:, None] * readouts**2
             cross = trained.T @ (new - new.mean(0)) / len(z)  # (P m, m)
-            control = self._output_covariance.solve(cross.reshape(*self.field.shape, -1))
-            control = control.reshape(cross.shape)
-            mean[index] = new.mean(0) + surplus @ control
-            variance[index] = second.mean(0) - new.mean(0) ** 2 - (cross * control).sum(0)
+            mean[index] = new.mean(0) + surplus @ linalg.cho_solve(bare, cross)
+            explained = (cross * linalg.cho_solve(noisy, cross)).sum(0)
+            variance[index] = second.mean(0) - new.mean(0) ** 2 - explained
         return mean, np.maximum(variance, 0.0)
 
     def kernel(self, layer: int, inputs: NewInputs) -> Array:
