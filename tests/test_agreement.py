@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 import fltheory as flt
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 WIDTHS = (150, 300, 600)
 N_CHAINS = 8

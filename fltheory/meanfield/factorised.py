@@ -4,12 +4,11 @@ from functools import cached_property
 
 import numpy as np
 from attrs import frozen
-from scipy import linalg
 from scipy.special import logsumexp
 
+from fltheory.meanfield.ensemble import NeuronEnsemble
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
 from fltheory.meanfield.quadrature import GroupedEvaluation, log_mixture
-from fltheory.numerics.gaussian import gaussian_mean
 from fltheory.numerics.positive import LowRankPlusBlocks
 from fltheory.numerics.validation import Array
 
@@ -124,44 +123,27 @@ class FactorisedPosterior(NeuronPosterior):
         return noise - noise**2 * self._output_covariance.inverse_diagonal()
 
     @cached_property
-    def _ensemble(self) -> tuple[Array, Array]:
-        rng = np.random.default_rng(self.seed)
-        readouts = self._draw_readouts(_N_NEURONS, rng)
-        return self._draw_preactivations(readouts, rng), readouts
+    def _ensemble(self) -> tuple[Array, NeuronEnsemble]:
+        """Preactivations of drawn neurons, and what they answer."""
+        z, readouts = self.draw(_N_NEURONS, 1, np.random.default_rng(self.seed))
+        dual = self.solution.dual
+        assert readouts is not None
+        weights = np.full(len(z), 1.0 / len(z))
+        outputs = self.solution.outputs[self._member]
+        return z, NeuronEnsemble(dual.sites.nonlinearity(z), readouts, weights, outputs, dual.noise)
+
+    def _given_neurons(self, inputs: NewInputs, z: Array) -> tuple[Array, Array]:
+        """Mean of z_* given the neurons, (n, n'), and its covariance, (n', n')."""
+        weights = inputs.cross / self.solution.dual.groups.variances[self._member]
+        return z @ weights.T, inputs.own - weights @ inputs.cross.T
 
     def predict(self, inputs: NewInputs) -> tuple[Array, Array]:
-        """By averages over drawn neurons, with what is known exactly as control variates.
-
-        These are the outputs on the training inputs: a test input among them is predicted exactly.
-        """
-        z, readouts = self._ensemble
-        variances = self.solution.dual.groups.variances[self._member]
-        phi = self.solution.dual.sites.nonlinearity
-        weights = inputs.cross / variances
-        rest = np.maximum(np.diagonal(inputs.own) - (weights * inputs.cross).sum(1), 0.0)
-        trained = (phi(z)[:, :, None] * readouts[:, None, :]).reshape(len(z), -1)
-        surplus = self.solution.outputs[self._member].ravel() - trained.mean(0)
-        trained -= trained.mean(0)
-        covariance, ridge = trained.T @ trained / len(z), np.eye(trained.shape[1])
-        bare = linalg.cho_factor(covariance + _ROUNDING * ridge)
-        noisy = linalg.cho_factor(covariance + (self.solution.dual.noise + _ROUNDING) * ridge)
-        mean, variance = np.empty((2, len(weights), readouts.shape[1]))
-        for index, (row, left) in enumerate(zip(weights, rest, strict=True)):
-            centre = z @ row
-            spread = np.full_like(centre, left)
-            new = gaussian_mean(phi, centre, spread)[:, None] * readouts
-            second = gaussian_mean(lambda z: phi(z) ** 2, centre, spread)[:, None] * readouts**2
-            cross = trained.T @ (new - new.mean(0)) / len(z)  # (P m, m)
-            mean[index] = new.mean(0) + surplus @ linalg.cho_solve(bare, cross)
-            explained = (cross * linalg.cho_solve(noisy, cross)).sum(0)
-            variance[index] = second.mean(0) - new.mean(0) ** 2 - explained
-        return mean, np.maximum(variance, 0.0)
+        z, ensemble = self._ensemble
+        centres, rest = self._given_neurons(inputs, z)
+        spread = np.maximum(np.diagonal(rest), 0.0)
+        return ensemble.predict(self.solution.dual.sites.nonlinearity, centres, spread)
 
     def kernel(self, layer: int, inputs: NewInputs) -> Array:
-        z, _ = self._ensemble
-        weights = inputs.cross / self.solution.dual.groups.variances[self._member]
-        values, vectors = np.linalg.eigh(inputs.own - weights @ inputs.cross.T)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        noise = np.random.default_rng(self.seed + 1).standard_normal((len(z), len(weights)))
-        activations = self.solution.dual.sites.nonlinearity(z @ weights.T + noise @ root.T)
-        return np.asarray(activations.T @ activations / len(z))
+        z, ensemble = self._ensemble
+        centres, rest = self._given_neurons(inputs, z)
+        return ensemble.kernel(self.solution.dual.sites.nonlinearity, centres, rest, self.seed + 1)

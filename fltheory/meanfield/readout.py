@@ -205,17 +205,18 @@ def solve_dual(
     *,
     start: DualPoint | None = None,
     only_start: bool = False,
+    n_powers: int = len(_POWERS),
     tolerance: float,
     max_iterations: int,
     report: Report = lambda residual: None,
 ) -> DualResult:
     """Solve, trying in turn the given start, a direct start, power EP, and a path of falling N T.
 
-    ``only_start`` tries the given start alone.
+    ``only_start`` tries the given start alone, ``n_powers`` limits how many powers of EP are tried.
     """
     best = DualResult(None, [], [])
     attempts = [] if start is None else _from(problem, start)
-    for attempt in attempts if only_start else [*attempts, *_attempts(problem)]:
+    for attempt in attempts if only_start else [*attempts, *_attempts(problem, n_powers)]:
         point, path = attempt.run(tolerance=tolerance, max_iterations=max_iterations, report=report)
         if point is not None and (best.point is None or point.residual < best.point.residual):
             best = evolve(best, point=point, path=path)
@@ -235,14 +236,14 @@ def _from(problem: DualProblem, start: DualPoint) -> list[Attempt]:
     ]
 
 
-def _attempts(problem: DualProblem) -> Iterator[Attempt]:
+def _attempts(problem: DualProblem, n_powers: int) -> Iterator[Attempt]:
     """From scratch, in the order of cost."""
     simple = problem.starting_field()
-    stages = [evolve(problem, power=power) for power in _POWERS]
+    stages = [evolve(problem, power=power) for power in _POWERS[:n_powers]]
     if simple is not None:
         for stage in stages:
             yield Attempt(f"a direct start at power {stage.power:g}", simple, None, [stage])
-    for stage in stages:
+    for stage in stages if simple is None or n_powers == len(_POWERS) else []:
         path = [evolve(stage, noise=noise) for noise in _cooling(problem.noise)]
         yield Attempt(f"a path of falling N T at power {stage.power:g}", path[0].lazy_field(), None, path)
 

@@ -95,7 +95,8 @@ class MeanFieldSolution(Representation):
     n_iterations
         Steps the solver took.
     method
-        "closed form" (linear, prior), "quadrature" (diagonal K_0) or "ep".
+        "closed form" (linear, prior), "quadrature" (diagonal K_0), "ep", or "particles" (t to
+        about 0.5 %; the residual is that on the particles).
     action_path
         S after each step of the solver, where it minimises S.
     """

@@ -11,8 +11,10 @@ from fltheory.meanfield.dual import DualPoint, DualProblem
 from fltheory.meanfield.factorised import FactorisedPosterior
 from fltheory.meanfield.gaussian_mixture import MixturePosterior
 from fltheory.meanfield.linear import solve_linear
+from fltheory.meanfield.particles import Particles
 from fltheory.meanfield.quadrature import GroupedSearch, GroupedTargets
 from fltheory.meanfield.readout import DualResult, solve_dual
+from fltheory.meanfield.sampled import SampledPosterior
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.meanfield.untrained import UntrainedPosterior
 from fltheory.model import Model
@@ -25,6 +27,7 @@ _MOST_OUTPUTS = 6  # up to which quasi-random points cover the readout
 _COLD = 3e-3  # N T below which a kernel that is not diagonal is approached from above
 _COLDEST = 1e-4  # and from where the last step is to 0
 _LADDER = 0.5
+_N_PARTICLES = 2000  # on the way; four times as many at the end
 
 
 @frozen
@@ -81,6 +84,8 @@ def solve_model(model: Model, settings: Settings) -> MeanFieldSolution:
         _check_range(model)
     if settings.method == "auto" and _is_grouped(model):
         return _solve_grouped(model, settings)
+    if settings.method == "particles":
+        return _solve_particles(model, settings)
     return _solve_ep(model, settings)
 
 
@@ -172,6 +177,7 @@ def _solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
             problem,
             start=first,
             only_start=only_start,
+            n_powers=2 if settings.method == "auto" else 4,  # then particles are faster
             tolerance=settings.tolerance,
             max_iterations=settings.max_iterations,
             report=settings.report,
@@ -182,6 +188,8 @@ def _solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
     result = solve(problem, first, False)
     if result.converged(settings.tolerance):
         return _mixture(model, result)
+    if settings.method == "auto":
+        return _solve_particles(model, settings)
     reached = "no branch converged" if result.point is None else f"residual {result.point.residual:.2e}"
     raise ConvergenceError(
         f"the theory is not resolved at N T = {problem.noise:g}: {reached} "
@@ -189,6 +197,46 @@ def _solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
         "and start= from its solution",
         last=None if result.point is None else _mixture(model, result),
     )
+
+
+def _solve_particles(model: Model, settings: Settings) -> MeanFieldSolution:
+    """By weighted particles: slower, of limited accuracy, and complete."""
+    factor, targets = _factor(model.input_kernel), model.task.targets
+    particles = Particles(
+        factor,
+        targets,
+        model.readout_variance,
+        model.nonlinearity,
+        n_particles=_N_PARTICLES,
+        seed=settings.seed,
+    )
+    noise = model.scaled_temperature
+    converged = particles.cool(noise, tolerance=settings.tolerance, report=settings.report)
+    latent, weights = particles.weighted
+    field = particles.field
+    neuron = SampledPosterior(
+        latent,
+        weights,
+        field,
+        factor,
+        targets,
+        noise,
+        model.readout_variance,
+        model.nonlinearity,
+        settings.seed,
+    )
+    action = 0.5 * noise * float((field**2).sum()) - float((field * targets).sum()) + particles.log_partition
+    residual = float(
+        np.abs(targets - noise * field - model.readout_variance * neuron.kernel_parts(1).total @ field).max()
+    )
+    solution = MeanFieldSolution(model, neuron, -action, residual, None, particles.n_rounds, "particles")
+    if not converged:
+        raise ConvergenceError(
+            f"the theory is not resolved at N T = {noise:g}: particles stopped with residual {residual:.2e} "
+            f"(tolerance {settings.tolerance:.1e}); try a higher temperature or another seed",
+            last=solution,
+        )
+    return solution
 
 
 def _descend(
