@@ -39,7 +39,13 @@ class Nonlinearity(ABC):
 
             with torch.enable_grad():
                 leaf = (1.0 * z.detach()).requires_grad_(True)  # integers become floating
-                return torch.autograd.grad(self(leaf).sum(), leaf)[0]
+                total = self(leaf).sum()
+                if not total.requires_grad:
+                    raise ValueError(
+                        f"nonlinearity: expected a function that torch can differentiate, or a derivative of "
+                        f"its own, got {self!r}"
+                    )
+                return torch.autograd.grad(total, leaf)[0]
         z, step = xp.asarray(z, dtype=xp.float64), 1e-3
         near = self(z + step) - self(z - step)
         far = self(z + 2 * step) - self(z - 2 * step)

@@ -134,7 +134,7 @@ def _check_length(name: str, array: Any, axis: int, length: int, of: str) -> Non
         raise ValueError(f"{name}: expected shape ({', '.join(wanted)}) to match {of}, got {array.shape}")
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class ArrayTask(Task):
     """A task from arrays.
 
@@ -181,6 +181,10 @@ class ArrayTask(Task):
                 raise ValueError("test_inputs: expected an array to go with test_targets, got None")
             _check_length("test_targets", self.test_targets, 0, len(self.test_inputs), "test_inputs")
 
+    def __repr__(self) -> str:
+        n_test = 0 if self.test_inputs is None else len(self.test_inputs)
+        return f"ArrayTask(P={self.n_samples}, N0={self.n_inputs}, m={self.n_outputs}, n_test={n_test})"
+
     @classmethod
     def from_labels(cls, inputs: object, labels: object) -> Self:
         """Classification: one-hot 0/1 targets, one column a class, in the order of the labels.
@@ -211,7 +215,7 @@ def _check_dimension(_: str, value: object) -> int | None:
     return None if value is None else check_integer("n_inputs", value)
 
 
-@frozen
+@frozen(repr=False)
 class OrthogonalClassification(Task):
     """Mutually orthogonal inputs, X X^T / N0 = 1 exactly, and one-hot 0/1 targets.
 
@@ -243,6 +247,12 @@ class OrthogonalClassification(Task):
                 f"n_samples: expected enough inputs for every class of ratios {self.class_ratios}, "
                 f"got {self.n_samples}, which leaves class {int(np.argmin(self.class_counts))} empty"
             )
+
+    def __repr__(self) -> str:
+        return (
+            f"OrthogonalClassification(n_samples={self.n_samples}, class_ratios={self.class_ratios}, "
+            f"n_inputs={self._n_inputs})"
+        )
 
     @property
     def class_counts(self) -> Integers:

@@ -221,10 +221,3 @@ class BranchModel:
         blocks = np.einsum("bp,bi,bj->pij", spread, readout, readout)
         blocks += (self.point.problem.noise + self.regularisation) * np.eye(n_outputs)
         return LowRankPlusBlocks(np.concatenate([*within, between], axis=1), blocks)
-
-
-def output_covariance(point: DualPoint) -> LowRankPlusBlocks:
-    """N T + Cov(phi a^T) at a solution: the Hessian of S, (16) and (17)."""
-    mean = np.tensordot(point.probabilities, point.branches.outputs, 1)
-    model = BranchModel(point, regularisation=1e-12)
-    return model.hessian(point.probabilities, point.branches.outputs - mean)

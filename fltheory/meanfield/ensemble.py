@@ -1,5 +1,6 @@
 """Answers for new inputs from weighted neurons: where the law of a neuron is known by its samples."""
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -7,7 +8,7 @@ from attrs import frozen
 from scipy import linalg
 
 from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.gaussian import gaussian_mean
+from fltheory.numerics.gaussian import grid_for
 from fltheory.numerics.validation import Array
 
 _ROUNDING = 1e-10  # added to covariances that may be singular
@@ -78,7 +79,7 @@ class NeuronEnsemble:
         bare, noisy = self._factors
         mean, variance = np.empty((2, len(spread), self.readouts.shape[1]))
         for index, (centre, left) in enumerate(zip(centres.T, spread, strict=True)):
-            first, second = _moments(nonlinearity, centre, np.full_like(centre, left))
+            first, second = _moments(nonlinearity, centre, float(left))
             products = first[:, None] * self.readouts
             average = self.weights @ products
             cross = self._trained.T @ (self.weights[:, None] * (products - average))  # (P m, m)
@@ -96,8 +97,11 @@ class NeuronEnsemble:
         return np.asarray(activations.T @ (self.weights[:, None] * activations))
 
 
-def _moments(nonlinearity: Nonlinearity, mean: Array, variance: Array) -> tuple[Array, Array]:
-    """<phi> and <phi^2> for z ~ N(mean, variance), elementwise."""
-    return gaussian_mean(nonlinearity, mean, variance), gaussian_mean(
-        lambda z: nonlinearity(z) ** 2, mean, variance
-    )
+def _moments(nonlinearity: Nonlinearity, mean: Array, variance: float) -> tuple[Array, Array]:
+    """<phi> and <phi^2> for z ~ N(mean, variance), of the shape of ``mean``."""
+    if variance < _ROUNDING:
+        values = nonlinearity(mean)
+        return values, values**2
+    nodes, log_weights = grid_for(math.sqrt(variance))
+    values = nonlinearity(mean[:, None] + math.sqrt(variance) * nodes)
+    return values @ np.exp(log_weights), values**2 @ np.exp(log_weights)

@@ -5,14 +5,17 @@ from functools import cached_property
 
 import numpy as np
 from attrs import frozen
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
-from fltheory.meanfield.dual import DualPoint, output_covariance
+from fltheory.meanfield.dual import DualPoint
+from fltheory.meanfield.ensemble import NeuronEnsemble
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
 from fltheory.numerics.gaussian import gaussian_covariance, gaussian_mean, gaussian_slope
 from fltheory.numerics.validation import Array, Integers
 
 _CANDIDATES = 10  # drawn from EP's mixture for each neuron that is kept
+_N_NEURONS = 8192  # that answer for new inputs
+_LEAST_ESS = 300.0  # of importance weights that are believed
 _NEGLIGIBLE = 1e-8  # probability of a branch that is not reported
 
 
@@ -76,17 +79,21 @@ class MixturePosterior(NeuronPosterior):
 
     def draw(self, n: int, layer: int, rng: np.random.Generator) -> tuple[Array, Array | None]:
         """EP's mixture, resampled by its importance weights, then a exactly given z."""
-        factor = self.point.problem.kernel_factor
-        variance, phi = self.point.problem.readout_variance, self.point.problem.nonlinearity
-        latent, log_density = self._candidates(n * _CANDIDATES, rng)
-        tilt = ((phi(latent @ factor.T) @ self.field) ** 2).sum(1)
-        log_weights = 0.5 * variance * tilt - 0.5 * (latent**2).sum(1) - log_density
-        weights = np.exp(log_weights - logsumexp(log_weights))
+        problem = self.point.problem
+        latent, weights = self._weighted(n * _CANDIDATES, rng)
         kept = np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n)
         kept = rng.permutation(np.minimum(kept, len(weights) - 1))
-        z = latent[kept] @ factor.T
-        mean = variance * phi(z) @ self.field
-        return z, mean + math.sqrt(variance) * rng.standard_normal(mean.shape)
+        z = latent[kept] @ problem.kernel_factor.T
+        mean = problem.readout_variance * problem.nonlinearity(z) @ self.field
+        return z, mean + math.sqrt(problem.readout_variance) * rng.standard_normal(mean.shape)
+
+    def _weighted(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Draws g of EP's mixture, (n, q), and their importance weights for the exact law, (n,)."""
+        problem = self.point.problem
+        latent, log_density = self._candidates(n, rng)
+        tilt = ((problem.nonlinearity(latent @ problem.kernel_factor.T) @ self.field) ** 2).sum(1)
+        log_weights = 0.5 * problem.readout_variance * tilt - 0.5 * (latent**2).sum(1) - log_density
+        return latent, softmax(log_weights)
 
     def _candidates(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draws g of EP's mixture, (n, q), and its log density there up to a constant, (n,)."""
@@ -105,42 +112,39 @@ class MixturePosterior(NeuronPosterior):
             log_joint[:, b] = np.log(self.branches.probabilities[b]) - 0.5 * (white**2).sum(0) - log_det
         return latent, logsumexp(log_joint, axis=1)
 
+    def sampling_gap(self, n: int = 20_000) -> float:
+        """Root mean square of Y - N T t - <phi a^T> over exact neurons: what EP's residual cannot see.
+
+        By importance sampling from EP's mixture; zero where its weights are too uneven to say.
+        """
+        problem, rng = self.point.problem, np.random.default_rng(self.point.problem.seed)
+        latent, weights = self._weighted(n, rng)
+        if 1.0 / (weights**2).sum() < _LEAST_ESS:
+            return 0.0
+        phi = problem.nonlinearity(latent @ problem.kernel_factor.T)
+        output = problem.readout_variance * phi.T @ (weights[:, None] * (phi @ self.field))
+        return float(np.sqrt(np.mean((problem.targets - problem.noise * self.field - output) ** 2)))
+
+    @cached_property
+    def _ensemble(self) -> tuple[Array, NeuronEnsemble]:
+        """Drawn neurons, and what they answer."""
+        problem = self.point.problem
+        z, readouts = self.draw(_N_NEURONS, 1, np.random.default_rng(problem.seed))
+        assert readouts is not None
+        outputs = problem.targets - problem.noise * self.field
+        weights = np.full(len(z), 1.0 / len(z))
+        return z, NeuronEnsemble(problem.nonlinearity(z), readouts, weights, outputs, problem.noise)
+
     def training_variance(self) -> Array:
-        noise = self.point.problem.noise  # C - C (C + N T)^{-1} C
-        return noise - noise**2 * output_covariance(self.point).inverse_diagonal()
+        return self._ensemble[1].training_variance()
 
     def predict(self, inputs: NewInputs) -> tuple[Array, Array]:
-        found, problem = self.point.branches, self.point.problem
+        problem = self.point.problem
+        z, ensemble = self._ensemble
         weights, rest = inputs.regression(problem.kernel_factor)
-        scale, rank, m = math.sqrt(problem.readout_variance), weights.shape[1], self.field.shape[1]
-        n, probabilities = len(weights), self.point.probabilities
-        outputs = np.empty((len(found), n, m))
-        own = np.zeros((n, m))  # within branches: the variance of phi_* a
-        cross = np.zeros((n * m, len(self.field) * m))
-        for b, probability in enumerate(probabilities):
-            root = found.latent_root[b]
-            spread = weights @ root[:rank]  # loadings of z_* on the white latent, (n, q + m)
-            mean = weights @ found.latent_mean[b, :rank]
-            variance = np.maximum((spread**2).sum(1) + np.diagonal(rest), 0.0)
-            activation = gaussian_mean(problem.nonlinearity, mean, variance)
-            slope = gaussian_slope(problem.nonlinearity, mean, variance)
-            second = gaussian_mean(lambda z: problem.nonlinearity(z) ** 2, mean, variance)
-            loading = slope[:, None] * spread
-            unexplained = np.maximum(second - activation**2 - (loading**2).sum(1), 0.0)
-            readout = found.readout[b]
-            outputs[b] = np.outer(activation, readout) + loading @ (scale * root[rank:]).T
-            factor = loading[:, None, :] * readout[:, None] + activation[:, None, None] * scale * root[rank:]
-            own += probability * ((factor**2).sum(-1) + unexplained[:, None] * readout**2)
-            cross += probability * factor.reshape(n * m, -1) @ found.output_factor(b, scale).T
-        mean = np.tensordot(probabilities, outputs, 1)
-        between = outputs - mean
-        trained = found.outputs - np.tensordot(probabilities, found.outputs, 1)
-        own += np.tensordot(probabilities, between**2, 1)
-        size = len(probabilities)
-        cross += (probabilities[:, None] * between.reshape(size, -1)).T @ trained.reshape(size, -1)
-        solved = output_covariance(self.point).solve(cross.T.reshape(*self.field.shape, -1))
-        explained = (cross.T * solved.reshape(cross.T.shape)).sum(0).reshape(n, m)
-        return mean, np.maximum(own - explained, 0.0)
+        latent = z @ np.linalg.pinv(problem.kernel_factor).T
+        spread = np.maximum(np.diagonal(rest), 0.0)
+        return ensemble.predict(problem.nonlinearity, latent @ weights.T, spread)
 
     def kernel(self, layer: int, inputs: NewInputs) -> Array:
         found, phi = self.point.branches, self.point.problem.nonlinearity

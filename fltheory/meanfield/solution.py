@@ -174,8 +174,9 @@ class MeanFieldSolution(Representation):
         """Mean (15) and variance (16) of the output on inputs (n, N0), the training inputs if None.
 
         The variance is of order 1/N, without a term from fluctuations of the kernels below the
-        last layer, which is not known for L > 1 at T > 0. Inputs that are given count as new: where
-        the method is "ep" a training input among them is answered up to the error of EP.
+        last layer, which is not known for L > 1 at T > 0. Nonlinear networks answer by
+        averages over thousands of drawn neurons, with the outputs on the training inputs as control
+        variates: a training input among ``inputs`` is answered as without inputs.
         """
         if inputs is None:
             mean, variance = self._training_mean(), self.neuron.training_variance()

@@ -35,7 +35,7 @@ class Continuation:
     checkpoint: Checkpoint
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class PosteriorSamples(Representation):
     """D networks from each of C chains.
 
@@ -63,6 +63,13 @@ class PosteriorSamples(Representation):
     @targets.default
     def _task_targets(self) -> Array:
         return self.model.task.targets
+
+    def __repr__(self) -> str:
+        return (
+            f"PosteriorSamples({self.model.nonlinearity!r}, L={self.model.n_hidden_layers}, "
+            f"N={self.model.width}, T={self.model.temperature:g}, "
+            f"{self.n_chains} chains of {self.n_draws} draws)"
+        )
 
     @property
     def weights(self) -> tuple[Array, ...]:

@@ -95,7 +95,7 @@ def sample_network(
 def _check_targets(model: Model, targets: object, n_chains: int) -> Array:
     if targets is None:
         return model.task.targets
-    per_chain = isinstance(targets, np.ndarray) and targets.ndim == 3
+    per_chain = isinstance(targets, np.ndarray | list | tuple) and np.asarray(targets, dtype=object).ndim == 3
     return check_array("targets", targets, (n_chains,) * per_chain + model.task.targets.shape)
 
 

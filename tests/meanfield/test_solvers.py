@@ -176,3 +176,25 @@ def test_a_small_network_against_integration_by_brute_force() -> None:
     expected = task.targets[:, 0] - 0.05 * solution.dual_field[:, 0]
     np.testing.assert_allclose(output, expected, atol=0.02)
     np.testing.assert_allclose((phi * weight[:, None]).T @ phi, solution.kernel(1), atol=0.02)
+
+
+@pytest.mark.parametrize("nonlinearity", [flt.Sigmoid(), flt.Erf()], ids=repr)
+@pytest.mark.parametrize("noise", [0.05, 0.5, 2.0])
+def test_the_variance_of_the_outputs_hot_and_cold(nonlinearity: flt.Nonlinearity, noise: float) -> None:
+    """(16) from EP's branches against exact integrals, above and below the N T at which codes form."""
+    p = posterior(flt.OrthogonalClassification(24, (0.5, 0.5)), noise, nonlinearity)
+    exact, ep = p.solve().predict().variance, p.solve(method="ep").predict().variance
+    np.testing.assert_allclose(ep, exact, rtol=0.1)
+
+
+def test_an_inaccurate_solution_of_ep_is_not_taken() -> None:
+    """EP's residual certifies its own branches only: exact neurons see what it misses."""
+    p = posterior(flt.Digits(n_samples=40, n_test=0), 0.1)
+    ep = p.solve(method="ep")
+    assert ep.residual < 1e-6 and ep.neuron.sampling_gap() > 0.02
+    chosen, particles = p.solve(), p.solve(method="particles", seed=1)
+    assert chosen.method == "particles"
+    gap = np.linalg.norm(chosen.dual_field - particles.dual_field)
+    assert gap < 0.02 * np.linalg.norm(particles.dual_field)
+    accurate = posterior(flt.Digits(n_samples=40, n_test=0), 0.04).solve()
+    assert accurate.method == "ep" and accurate.neuron.sampling_gap() < 0.02
