@@ -19,6 +19,7 @@ _LARGEST_RHAT = 1.1  # above, the chains disagree
 _ROUNDING = 1e-9  # relative variation of a chain that counts as none
 _RAREST_CODE = 0.005  # probability from which a code is compared
 _SHARE = "share of code"
+_FROZEN_SHARE = 0.1  # of the entries of a distance, above which it is frozen as they are
 _SAME = 1e-6  # relative difference of N T that counts as none
 
 
@@ -186,8 +187,8 @@ def _distance_row(quantity: str, theory: Array, draws: Array) -> Row:
     gaps = np.array([f.mean for f in found]) - theory.ravel()
     errors = [f.error for f in found if f.error is not None]
     error = _rms(np.array(errors)) if len(errors) == len(found) else None
-    most_frozen = np.mean([f.is_frozen for f in found]) > 0.5
-    return Row(quantity, gap=_rms(gaps), standard_error=error, frozen=bool(most_frozen or error is None))
+    frozen = np.mean([f.is_frozen for f in found]) > _FROZEN_SHARE
+    return Row(quantity, gap=_rms(gaps), standard_error=error, frozen=bool(frozen or error is None))
 
 
 def _rms(values: Array) -> float:

@@ -183,8 +183,7 @@ class Particles:
             report(found.residual)
             self.n_rounds += 1
             self.solution = dual(found.x)
-            if found.converged:
-                self._drawn = self.latent
+            self._drawn = self.latent
             self._follow(self.solution, found.x)
             if found.converged:
                 return True
