@@ -95,8 +95,8 @@ class MeanFieldSolution(Representation):
     n_iterations
         Steps the solver took.
     method
-        "closed form" (linear, prior), "quadrature" (diagonal K_0), "ep", or "particles" (t to
-        about 0.5 %; the residual is that on the particles).
+        "closed form" (linear, prior), "quadrature" (diagonal K_0), "ep", or "particles" (the residual
+        is that on the particles; compare two seeds for the error).
     action_path
         S after each step of the solver, where it minimises S.
     """
