@@ -53,6 +53,9 @@ STOCK = {
     flt.LeakyReLU(-0.5): (-0.5, 1),
     flt.LeakyReLU(1.0): (1, 1),
     flt.LeakyReLU(0.0): (0, 1),
+    flt.Softplus(): (0, 1),
+    flt.Softplus(beta=20.0): (0, 1),
+    flt.GELU(): (0, 1),
 }
 USERS = {Swish(): (0, 1), Swish(beta=2.0): (0, 1), Swish(beta=-1.0): (1, 0), Twice(): (2, 2)}
 EVERY = STOCK | USERS
@@ -201,6 +204,58 @@ def test_a_slope_may_be_declared():
     assert Arctan().is_bounded and Declared().is_bounded
 
 
+class Formula(flt.Nonlinearity):
+    """A user's formula in numpy, without a name."""
+
+    def __init__(self, formula):
+        self.formula = formula
+
+    def __call__(self, z):
+        return self.formula(z)
+
+
+SLOPES = {
+    "elu": (lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))), (0, 1)),
+    "swish": (lambda z: z / (1 + np.exp(-z)), (0, 1)),
+    "sin": (np.sin, (0, 0)),
+    "cos": (np.cos, (0, 0)),
+    "bump": (lambda z: np.exp(-z * z), (0, 0)),
+    "sinc": (np.sinc, (0, 0)),
+    "arctan": (np.arctan, (0, 0)),
+    "softsign": (lambda z: z / (1 + np.abs(z)), (0, 0)),
+    "algebraic": (lambda z: z / np.sqrt(1 + z**2), (0, 0)),
+    "hard tanh": (lambda z: np.clip(z, -1, 1), (0, 0)),
+    "log": (lambda z: np.log1p(np.abs(z)), (0, 0)),
+    "root": (lambda z: np.sqrt(np.abs(z)), (0, 0)),
+    "line and wave": (lambda z: z + np.sin(z), (1, 1)),
+    "line and root": (lambda z: z + np.sqrt(np.abs(z)), (1, 1)),
+    "far kink": (lambda z: np.maximum(z - 1e5, 0), (0, 1)),
+    "rational": (lambda z: z**3 / (1 + z**2), (1, 1)),
+}
+
+
+@pytest.mark.parametrize(("formula", "slopes"), SLOPES.values(), ids=SLOPES.keys())
+def test_slopes_of_formulas_that_approach_them_slowly_or_not_at_all(formula, slopes):
+    assert Formula(formula).asymptotic_slopes == pytest.approx(slopes, rel=1e-9, abs=0)
+
+
+STEEP = {
+    "square": np.square,
+    "cube": lambda z: z**3,
+    "with a logarithm": lambda z: z * np.log1p(np.abs(z)),
+    "waves that grow": lambda z: z * np.sin(z),
+}
+
+
+@pytest.mark.parametrize("formula", STEEP.values(), ids=STEEP.keys())
+def test_without_a_slope_it_is_refused_and_the_slopes_that_were_found_are_named(formula):
+    expected = (
+        r"^nonlinearity: expected at most linear growth, got slopes .* at .z. = 1e\+32 and .* at 1e\+64"
+    )
+    with pytest.raises(ValueError, match=expected):
+        Formula(formula).asymptotic_slopes  # noqa: B018
+
+
 class _Power(flt.Nonlinearity):
     def __init__(self, power):
         self.power = power
@@ -250,6 +305,8 @@ def test_the_formulas(z):
     assert (flt.ReLU()(z) == np.maximum(z, 0)).all()
     assert (flt.LeakyReLU(0.1)(z) == np.where(z > 0, z, 0.1 * z)).all()
     assert (flt.Linear()(z) == z).all()
+    assert_allclose(flt.Softplus(3.0)(z), np.logaddexp(0, 3 * z) / 3, rtol=1e-13, atol=1e-16)
+    assert_allclose(flt.GELU()(z), z * (0.5 + 0.5 * erf(z / math.sqrt(2))), atol=1e-14)
 
 
 @given(z=arrays)
@@ -258,7 +315,8 @@ def test_symmetries(z):
     for odd in (flt.Erf(), flt.Tanh(), flt.Linear()):
         assert_allclose(odd(-z), -odd(z), atol=1e-15)
     assert_allclose(flt.ReLU()(z) - flt.ReLU()(-z), z)
-    assert_allclose(Swish()(z) - Swish()(-z), z, atol=1e-13)
+    for gated in (Swish(), flt.Softplus(2.0), flt.GELU()):
+        assert_allclose(gated(z) - gated(-z), z, atol=1e-13)
 
 
 def test_slopes_at_the_origin():
@@ -271,6 +329,78 @@ def test_gaussian_average_of_the_sigmoid(mean, variance):
     """E phi(z) = phi(mean / sqrt(1 + pi variance / 2)): why it has this form."""
     average = gaussian_mean(flt.Sigmoid(), np.array(mean), np.array(variance))
     assert_allclose(average, flt.Sigmoid()(mean / math.sqrt(1 + math.pi * variance / 2)), atol=1e-12)
+
+
+# Gaussian averages -------------------------------------------------------------------------------
+
+
+def test_kinks():
+    assert [phi.kinks for phi in (flt.ReLU(), flt.LeakyReLU(0.3))] == [(0.0,), (0.0,)]
+    assert not any(phi.kinks for phi in (flt.Linear(), flt.LeakyReLU(1.0), flt.GELU(), flt.Softplus(20.0)))
+    assert Formula(lambda z: np.clip(z, -1, 1)).kinks == (-1.0, 1.0)
+    assert Formula(lambda z: np.maximum(z - 0.3, 0)).kinks == (0.3,)
+
+
+def test_a_kink_may_be_declared():
+    class Far(flt.Nonlinearity):
+        kinks = (1e5,)
+
+        def __call__(self, z):
+            xp = flt.namespace(z)
+            return xp.where(z > 1e5, z - 1e5, 0 * z)
+
+    mean = gaussian_mean(Far(), np.array([1e5]), np.ones(1), Far().gaussian_rule)
+    assert_allclose(mean, 1 / math.sqrt(2 * math.pi), rtol=1e-9)
+
+
+COVARIANCES = {
+    "full": (1.0, np.random.default_rng(0).standard_normal((6, 8))),
+    "low rank": (4.0, np.random.default_rng(1).standard_normal((6, 3))),
+    "equal, opposite, zero and nearly equal": (
+        1.0,
+        np.array([[1, 2], [1, 2], [-1, -2], [0, 0], [1.000001, 2], [2, -1]], dtype=float),
+    ),
+    "large": (200.0, np.random.default_rng(2).standard_normal((6, 5)) / 3),
+    "small": (1e-8, np.random.default_rng(3).standard_normal((6, 5))),
+}
+
+
+@every
+@pytest.mark.parametrize(("scale", "factor"), COVARIANCES.values(), ids=COVARIANCES.keys())
+def test_the_gaussian_kernel_is_the_numeric_default_s(phi, scale, factor):
+    covariance = scale * factor @ factor.T
+    kernel = phi.gaussian_kernel(covariance)
+    numeric = flt.Nonlinearity.gaussian_kernel(phi, covariance)
+    assert_allclose(kernel, numeric, rtol=0, atol=1e-10 * np.abs(numeric).max())
+    assert_allclose(kernel, kernel.T, rtol=1e-12)
+    assert np.linalg.eigvalsh(kernel).min() > -1e-10 * np.abs(kernel).max()
+
+
+@every
+def test_the_gaussian_kernel_is_that_of_drawn_neurons(phi):
+    rng = np.random.default_rng(0)
+    factor = rng.standard_normal((4, 6))
+    z = rng.standard_normal((200_000, 6)) @ factor.T
+    products = np.einsum("ni,nj->nij", phi(z), phi(z))
+    error = products.std(0) / math.sqrt(len(z))
+    assert (np.abs(products.mean(0) - phi.gaussian_kernel(factor @ factor.T)) < 5 * error).all()
+    # negative twin: a kernel of other variances is told apart
+    assert (np.abs(products.mean(0) - phi.gaussian_kernel(1.1 * factor @ factor.T)) > 5 * error).any()
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1.0, 5.0])
+def test_quadrature_error_of_what_the_rules_resolve(scale):
+    for phi in (*EVERY, Formula(lambda z: np.clip(z, -1, 1)), Formula(lambda z: np.sin(50 * z))):
+        assert phi.quadrature_error(scale) < 1e-7
+
+
+def test_quadrature_error_of_what_they_do_not():
+    assert Formula(lambda z: np.tanh(3000 * z)).quadrature_error(1.0) > 1e-2
+    assert 1e-7 < Formula(lambda z: np.sqrt(np.abs(z))).quadrature_error(1.0) < 1e-3
+    assert Formula(np.exp).quadrature_error(20.0) > 1e-2
+    for scale in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=r"^scale: expected a finite real number above 0"):
+            flt.Tanh().quadrature_error(scale)
 
 
 # Values, and use by the engine -------------------------------------------------------------------

@@ -22,7 +22,6 @@ from fltheory.meanfield.branches import (
 )
 from fltheory.meanfield.ep import BranchMoments, JointEP
 from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.gaussian import gaussian_second_moment
 from fltheory.numerics.positive import LowRankPlusBlocks
 from fltheory.numerics.validation import Array
 
@@ -84,7 +83,7 @@ class DualProblem:
 
     def lazy_field(self) -> Array:
         """t of the lazy kernel, (N T + sigma_a^2 K)^{-1} Y: what any targets start from."""
-        prior = gaussian_second_moment(self.nonlinearity, self.kernel_factor @ self.kernel_factor.T)
+        prior = self.nonlinearity.gaussian_kernel(self.kernel_factor @ self.kernel_factor.T)
         kernel = self.readout_variance * prior + self.noise * np.eye(len(prior))
         return np.asarray(np.linalg.solve(kernel, self.targets))
 

@@ -16,7 +16,6 @@ import numpy as np
 from attrs import frozen
 
 from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.gaussian import grid_for
 from fltheory.numerics.positive import cholesky_batch
 from fltheory.numerics.validation import Array, Booleans, Integers
 
@@ -146,12 +145,6 @@ class JointEP:
     def _scaled_field(self) -> Array:
         return math.sqrt(self.readout_variance) * self.field
 
-    @cached_property
-    def _grid(self) -> tuple[Array, Array, Array]:
-        scale = float(np.sqrt((self.factor**2).sum(1).max(initial=0.0)))
-        nodes, log_weights = grid_for(scale)
-        return nodes, log_weights, np.stack([nodes, nodes**2], axis=1)
-
     def run(
         self, sites: Array, *, tolerance: float, max_iterations: int = 60, damping: float = 1.0
     ) -> tuple[Array, Array]:
@@ -278,11 +271,11 @@ class JointEP:
 
     def _tilt(self, cavity: Array) -> Tilted:
         """Cavity times exp(power h phi(z)): h exactly, z on a uniform grid."""
-        nodes, log_weights, powers = self._grid
         power = self.power
         zz, zh, hh, z, h = cavity
         sd, slope = np.sqrt(zz), zh / zz
         spread = hh - zh * slope  # variance of h given z
+        nodes, log_weights = self.nonlinearity.gaussian_rule(z, sd, half_width=7.0, spacing=0.35)
         phi = self.nonlinearity(z[..., None] + sd[..., None] * nodes)  # (B, P, G)
         exponent = phi * (0.5 * power * power * spread[..., None])
         exponent += power * (h[..., None] + (slope * sd)[..., None] * nodes)
@@ -292,10 +285,10 @@ class JointEP:
         weights = np.exp(exponent - peak[..., None])
         total = weights.sum(-1)
         weights /= total[..., None]
-        x, xx = np.moveaxis(weights @ powers, -1, 0)
+        x, xx = _averages(weights, nodes), _averages(weights, nodes**2)
         weights *= phi
         mean = weights.sum(-1)
-        var_x, cov_x = xx - x * x, weights @ nodes - mean * x
+        var_x, cov_x = xx - x * x, _averages(weights, nodes) - mean * x
         variance = np.maximum((weights * phi).sum(-1) - mean * mean, 0.0)
         lift = power * spread  # of h, per unit of phi
         moments = np.stack(
@@ -315,3 +308,10 @@ class JointEP:
             covariance_z=sd * cov_x,
             covariance_h=slope * sd * cov_x + lift * variance,
         )
+
+
+def _averages(weights: Array, values: Array) -> Array:
+    """Sums over the nodes, of weights (..., G) and values (G,) or (..., G)."""
+    if values.ndim == 1:
+        return np.asarray(weights @ values)
+    return np.asarray(np.einsum("...g,...g->...", weights, values))

@@ -7,6 +7,7 @@ import numpy as np
 from attrs import frozen
 from scipy.special import logsumexp, softmax
 
+from fltheory.meanfield.confirm import Confirmation, confirm
 from fltheory.meanfield.dual import DualPoint
 from fltheory.meanfield.ensemble import NeuronEnsemble
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
@@ -15,7 +16,6 @@ from fltheory.numerics.validation import Array, Integers
 
 _CANDIDATES = 10  # drawn from EP's mixture for each neuron that is kept
 _N_NEURONS = 8192  # that answer for new inputs
-_LEAST_ESS = 300.0  # of importance weights that are believed
 _NEGLIGIBLE = 1e-8  # probability of a branch that is not reported
 
 
@@ -68,8 +68,9 @@ class MixturePosterior(NeuronPosterior):
         response = found.loadings[b] @ found.latent_root[b]
         spread = factor @ found.latent_root[b][:rank]
         mean, covariance = factor @ found.latent_mean[b, :rank], spread @ spread.T
-        slope = gaussian_slope(phi, mean, np.diagonal(covariance))
-        beyond = gaussian_covariance(phi, mean, covariance) - np.outer(slope, slope) * covariance
+        slope = gaussian_slope(phi, mean, np.diagonal(covariance), phi.gaussian_rule)
+        beyond = gaussian_covariance(phi, mean, covariance, phi.gaussian_rule)
+        beyond -= np.outer(slope, slope) * covariance
         total = response @ response.T + beyond
         np.fill_diagonal(total, found.activation_variance[b])
         return np.asarray(total)
@@ -112,18 +113,14 @@ class MixturePosterior(NeuronPosterior):
             log_joint[:, b] = np.log(self.branches.probabilities[b]) - 0.5 * (white**2).sum(0) - log_det
         return latent, logsumexp(log_joint, axis=1)
 
-    def sampling_gap(self, n: int = 20_000) -> float:
-        """Root mean square of Y - N T t - <phi a^T> over exact neurons: what EP's residual cannot see.
+    @cached_property
+    def confirmation(self) -> Confirmation:
+        """What exact neurons say of this solution: what EP's residual cannot see."""
+        return confirm(self.point, self.kernel_parts(1).total, seed=self.point.problem.seed)
 
-        By importance sampling from EP's mixture; zero where its weights are too uneven to say.
-        """
-        problem, rng = self.point.problem, np.random.default_rng(self.point.problem.seed)
-        latent, weights = self._weighted(n, rng)
-        if 1.0 / (weights**2).sum() < _LEAST_ESS:
-            return 0.0
-        phi = problem.nonlinearity(latent @ problem.kernel_factor.T)
-        output = problem.readout_variance * phi.T @ (weights[:, None] * (phi @ self.field))
-        return float(np.sqrt(np.mean((problem.targets - problem.noise * self.field - output) ** 2)))
+    def sampling_gap(self) -> float:
+        """Root mean square of Y - N T t - <phi a^T> over exact neurons."""
+        return self.confirmation.gap
 
     @cached_property
     def _ensemble(self) -> tuple[Array, NeuronEnsemble]:
@@ -153,7 +150,7 @@ class MixturePosterior(NeuronPosterior):
         for probability, b in zip(self.branches.probabilities, self._order, strict=True):
             spread = weights @ found.latent_root[b][:rank]
             mean, covariance = weights @ found.latent_mean[b, :rank], spread @ spread.T + rest
-            activation = gaussian_mean(phi, mean, np.diagonal(covariance))
-            total += probability * gaussian_covariance(phi, mean, covariance)
+            activation = gaussian_mean(phi, mean, np.diagonal(covariance), phi.gaussian_rule)
+            total += probability * gaussian_covariance(phi, mean, covariance, phi.gaussian_rule)
             total += probability * np.outer(activation, activation)
         return total

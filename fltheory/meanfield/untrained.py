@@ -7,7 +7,7 @@ from attrs import frozen
 
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
 from fltheory.model import Model
-from fltheory.numerics.gaussian import gaussian_covariance, gaussian_mean, gaussian_second_moment
+from fltheory.numerics.gaussian import gaussian_mean
 from fltheory.numerics.validation import Array
 
 
@@ -24,15 +24,15 @@ class UntrainedPosterior(NeuronPosterior):
     @property
     def branches(self) -> BranchTable:
         n, m = self.field.shape
-        variances = np.diagonal(self.model.input_kernel)
-        activations = gaussian_mean(self.model.nonlinearity, np.zeros(n), variances)
+        phi, variances = self.model.nonlinearity, np.diagonal(self.model.input_kernel)
+        activations = gaussian_mean(phi, np.zeros(n), variances, phi.gaussian_rule)
         covariance = self.model.readout_variance * np.eye(m)
         return BranchTable(np.ones(1), np.zeros((1, m)), covariance[None], activations[None])
 
     def kernel_parts(self, layer: int) -> KernelParts:
-        kernel = self.model.input_kernel
-        bulk = gaussian_covariance(self.model.nonlinearity, np.zeros(len(kernel)), kernel)
-        return KernelParts(bulk, self.branches.patterns)
+        patterns = self.branches.patterns
+        total = self.model.nonlinearity.gaussian_kernel(self.model.input_kernel)
+        return KernelParts(total - patterns.T @ patterns, patterns)
 
     def conjugate_kernel(self, layer: int) -> Array:
         return np.zeros_like(self.model.input_kernel)
@@ -52,7 +52,7 @@ class UntrainedPosterior(NeuronPosterior):
         return np.zeros_like(variance), variance
 
     def kernel(self, layer: int, inputs: NewInputs) -> Array:
-        return gaussian_second_moment(self.model.nonlinearity, inputs.own)
+        return self.model.nonlinearity.gaussian_kernel(inputs.own)
 
     def _variance(self, second_moment: Array) -> Array:
         return np.outer(self.model.readout_variance * second_moment, np.ones(self.model.task.n_outputs))

@@ -6,7 +6,7 @@ come and go from one point to the next, as those of a maximum over directions do
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from attrs import frozen
@@ -29,30 +29,27 @@ class CurvedEvaluation(Evaluation, Protocol):
         """(f''(x) + W W^T)^{-1} b for b of the shape of x with an axis (k,) added, W (x.size, r)."""
 
 
-@frozen(eq=False)
-class Constraint:
-    """One constraint g(x) <= 0 at a point.
+class Constraint(Protocol):
+    """One constraint g(x) <= 0 at a point."""
 
-    Attributes
-    ----------
-    excess
-        g(x).
-    gradient
-        g'(x), of the shape of x.
-    curvature
-        W with g''(x) = W W^T, (x.size, r).
-    """
+    @property
+    def excess(self) -> float:
+        """g(x)."""
 
-    excess: float
-    gradient: Array
-    curvature: Array
+    @property
+    def gradient(self) -> Array:
+        """g'(x), of the shape of x."""
+
+    @property
+    def curvature(self) -> Array:
+        """W with g''(x) = W W^T, (x.size, r)."""
 
 
-Constraints = Callable[[Array], Sequence[Constraint]]
+_C = TypeVar("_C", bound=Constraint)
 
 
 @frozen(eq=False)
-class ConstrainedPoint:
+class ConstrainedPoint(Generic[_C]):
     """A function and its constraints at one point, with a multiplier for each constraint.
 
     Attributes
@@ -63,7 +60,7 @@ class ConstrainedPoint:
 
     x: Array
     here: CurvedEvaluation
-    constraints: Sequence[Constraint]
+    constraints: Sequence[_C]
     multipliers: Array
 
     @property
@@ -110,7 +107,7 @@ class ConstrainedPoint:
 
 
 @frozen(eq=False)
-class ConstrainedMinimum:
+class ConstrainedMinimum(Generic[_C]):
     """Where ``minimise_constrained`` stopped.
 
     Attributes
@@ -123,21 +120,21 @@ class ConstrainedMinimum:
         Whether the residual is below the tolerance and no constraint is violated.
     """
 
-    point: ConstrainedPoint
+    point: ConstrainedPoint[_C]
     path: tuple[float, ...]
     converged: bool
 
 
 def minimise_constrained(
     evaluate: Callable[[Array], CurvedEvaluation],
-    constraints: Constraints,
+    constraints: Callable[[Array], Sequence[_C]],
     start: Array,
     *,
     tolerance: float,
     max_iterations: int = 50,
     radius: float = np.inf,
     report: Callable[[float], None] = lambda residual: None,
-) -> ConstrainedMinimum:
+) -> ConstrainedMinimum[_C]:
     """Minimise a convex function under convex constraints.
 
     Parameters
@@ -172,18 +169,18 @@ def minimise_constrained(
     return ConstrainedMinimum(point, tuple(path), _is_solved(point, tolerance))
 
 
-def _is_solved(point: ConstrainedPoint, tolerance: float) -> bool:
+def _is_solved(point: ConstrainedPoint[_C], tolerance: float) -> bool:
     return point.residual < tolerance and point.excess < _FEASIBLE
 
 
 def _search(
     evaluate: Callable[[Array], CurvedEvaluation],
-    constraints: Constraints,
-    point: ConstrainedPoint,
+    constraints: Callable[[Array], Sequence[_C]],
+    point: ConstrainedPoint[_C],
     step: Array,
     length: float,
     penalty: float,
-) -> tuple[float, ConstrainedPoint] | None:
+) -> tuple[float, ConstrainedPoint[_C]] | None:
     """The first point along the step with a lower merit, or one nearer to the solution; or None."""
     merit = point.merit(penalty)
     for _ in range(_MOST_TRIALS):
@@ -199,7 +196,7 @@ def _search(
     return None
 
 
-def _inherited(point: ConstrainedPoint, found: Sequence[Constraint]) -> Array:
+def _inherited(point: ConstrainedPoint[_C], found: Sequence[_C]) -> Array:
     """Each multiplier goes to the new constraint whose gradient is most like that of the old one."""
     multipliers = np.zeros(len(found))
     if found:

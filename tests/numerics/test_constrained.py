@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
-from fltheory.numerics.constrained import Constraint, minimise_constrained
+from fltheory.numerics.constrained import minimise_constrained
 
 
 @frozen(eq=False)
@@ -22,6 +22,13 @@ class Point:
     def solve(self, right, curvature):
         matrix = self.hessian + curvature @ curvature.T
         return np.linalg.solve(matrix, right.reshape(len(matrix), -1)).reshape(right.shape)
+
+
+@frozen(eq=False)
+class Constraint:
+    excess: float
+    gradient: np.ndarray
+    curvature: np.ndarray
 
 
 @frozen(eq=False)
