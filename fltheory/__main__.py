@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 import fltheory as flt
 from fltheory.numerics.validation import Array, check_integer
 
-_NONLINEARITIES = ("Linear", "Sigmoid")
+_NONLINEARITIES = ("Linear", "Sigmoid", "ReLU")
 _TASKS: dict[str, tuple[Any, str, Any, tuple[float, ...]]] = {  # class, its classes, read as, by default
     "digits": (flt.Digits, "classes", int, (0, 1, 2)),
     "orthogonal": (flt.OrthogonalClassification, "class_ratios", float, (0.5, 0.25, 0.25)),
@@ -84,7 +84,7 @@ def _parser() -> _Parser:
         action="append",
         metavar="PHI",
         help="a name such as Sigmoid, Tanh or ReLU, or module:Class for your own; may be repeated "
-        f"(default: {' and '.join(_NONLINEARITIES)})",
+        f"(default: {', '.join(_NONLINEARITIES)})",
     )
     add("--depth", 1, "number of hidden layers", type=int, metavar="L")
     add("--width", 400, "neurons in a hidden layer", type=int, metavar="N")
@@ -196,6 +196,8 @@ def _sample(case: Case, draws: int, seed: int) -> flt.PosteriorSamples:
 
 def _summary(theory: flt.MeanFieldSolution) -> str:
     lines = [f"residual {theory.residual:.1e}"]
+    if theory.certificate is not None:
+        lines[0] += f", certificate {theory.certificate:.6f}"
     for branch in theory.branches:
         if branch.code is None:
             spread = _row(np.sqrt(np.diagonal(branch.readout_covariance)))
@@ -203,6 +205,8 @@ def _summary(theory: flt.MeanFieldSolution) -> str:
         else:
             code = "-".join(map(str, branch.code))
             lines.append(f"code {code}: probability {branch.probability:.3f}, readout {_row(branch.readout)}")
+    for outlier in theory.outliers:
+        lines.append(f"condensed neuron, readout sqrt(N) times {_row(outlier.readout)}")
     return "\n".join(lines)
 
 

@@ -144,7 +144,8 @@ def plot_readouts(
     networks
         Samples, all of whose draws are shown.
     theory
-        Whose branches are drawn over them: their density, or ellipses of two standard deviations.
+        Whose branches are drawn over them: their density, or ellipses of two standard deviations;
+        condensed neurons as diamonds, at sqrt(N) times their readout.
     output
         One output for a histogram, two for a scatter plot; None: the first two, or the only one.
     ax
@@ -170,6 +171,8 @@ def plot_readouts(
         panel: Axes = _check_axes(ax, 1)[0]
         draw = _draw_histogram if len(outputs) == 1 else _draw_scatter
         draw(panel, readouts, [] if theory is None else _branch_laws(theory, outputs), outputs)
+        if theory is not None and theory.outliers:
+            _mark_outliers(panel, theory, outputs, networks.model.width)
         panel.set_title(_title(networks))
     return panel
 
@@ -215,6 +218,24 @@ def _draw_scatter(panel: Axes, readouts: Array, branches: list[_Law], outputs: l
     panel.set_aspect("equal", adjustable="datalim")
     panel.set_xlabel(f"readout weight to output {outputs[0]}")
     panel.set_ylabel(f"readout weight to output {outputs[1]}")
+
+
+def _mark_outliers(panel: Axes, theory: MeanFieldSolution, outputs: list[int], width: int) -> None:
+    """Where a network of this width has the neurons that condense, as one neuron each."""
+    places = np.sqrt(width) * np.array([outlier.readout[outputs] for outlier in theory.outliers])
+    heights = places[:, 1] if len(outputs) == 2 else np.zeros(len(places))
+    panel.plot(
+        places[:, 0],
+        heights,
+        "D",
+        color=_THEORY,
+        markersize=5,
+        fillstyle="none",
+        clip_on=False,
+        label="theory, condensed",
+        zorder=3,
+    )
+    panel.legend(frameon=False, handlelength=1.2)
 
 
 def _check_outputs(output: object, n_outputs: int) -> list[int]:

@@ -1,5 +1,6 @@
 """The posterior of a readout neuron for a diagonal input kernel: exact, by weighted points in a."""
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +17,7 @@ _CANDIDATES = 8  # drawn from the mixture in a for each neuron that is kept
 _NEGLIGIBLE = 1e-8  # probability of a branch that is not reported
 _ROUNDING = 1e-10  # added to covariances that may be singular
 _N_NEURONS = 8192  # that answer for new inputs
-_CELLS = 800  # of the inverse distribution function of z
+_CELLS = 800  # of the inverse distribution function of z, over +-9 standard deviations
 
 
 @frozen(eq=False)
@@ -92,7 +93,11 @@ class FactorisedPosterior(NeuronPosterior):
     def _draw_preactivations(self, readouts: Array, rng: np.random.Generator) -> Array:
         """z given a, input by input, by the inverse of its distribution function on a fine grid."""
         n, sites = len(readouts), self.solution.dual.sites
-        x = np.linspace(-9.0, 9.0, _CELLS + 1)
+        steepest = max(map(abs, sites.nonlinearity.asymptotic_slopes))
+        pull = np.abs(readouts @ self.grouped_field.T) * np.sqrt(sites.variances)
+        half_width = 9.0 + steepest * float(pull.max())
+        n_cells = math.ceil(_CELLS * half_width / 9.0)
+        x = np.linspace(-half_width, half_width, n_cells + 1)
         z = np.empty((n, len(self._member)))
         rows = np.arange(n)[:, None]
         for group, variance in enumerate(sites.variances):
@@ -105,7 +110,7 @@ class FactorisedPosterior(NeuronPosterior):
             members = np.flatnonzero(self._member == group)
             uniform = rng.random((n, len(members)))
             cell = np.searchsorted((cumulative + rows).ravel(), (uniform + rows).ravel())
-            cell = np.clip(cell.reshape(uniform.shape) - rows * _CELLS, 0, _CELLS - 1)
+            cell = np.clip(cell.reshape(uniform.shape) - rows * n_cells, 0, n_cells - 1)
             z[:, members] = nodes[cell] + (nodes[1] - nodes[0]) * rng.random(uniform.shape)
         return z
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from attrs import frozen
 
+from fltheory.meanfield.outliers import CondensedNeurons
 from fltheory.numerics.validation import Array
 
 
@@ -78,8 +79,8 @@ class KernelParts:
 class NeuronPosterior(ABC):
     """The laws of single neurons at the solution of the mean-field equations.
 
-    A subclass must implement all of it; ``MeanFieldSolution`` asks nothing else. ``layer`` counts
-    from 1 to L.
+    A subclass must implement what is abstract; ``MeanFieldSolution`` asks nothing else. ``layer``
+    counts from 1 to L.
     """
 
     @property
@@ -91,6 +92,16 @@ class NeuronPosterior(ABC):
     @abstractmethod
     def branches(self) -> BranchTable:
         """The branches of the readout layer."""
+
+    @property
+    def readout_covariance(self) -> Array:
+        """Covariance of a, (m, m)."""
+        return self.branches.total_readout_covariance
+
+    @property
+    def outliers(self) -> CondensedNeurons | None:
+        """The condensed neurons, if phi can have any."""
+        return None
 
     @abstractmethod
     def kernel_parts(self, layer: int) -> KernelParts:

@@ -14,7 +14,6 @@ import numpy as np
 from attrs import frozen
 
 from fltheory.meanfield.branches import distinct_rows
-from fltheory.numerics.constrained import Constraint
 from fltheory.numerics.validation import Array, Booleans
 
 _ALL_SIGNS = 6  # distinct rows of t up to which every pattern of signs is a start
@@ -79,9 +78,9 @@ class Ray:
         return np.asarray(math.sqrt(2.0 * self.readout_variance) * np.concatenate(columns, axis=1))
 
     @property
-    def constraint(self) -> Constraint:
-        """lambda - 1 <= 0."""
-        return Constraint(self.strength - 1.0, self.gradient, self.curvature)
+    def excess(self) -> float:
+        """lambda - 1, which must not be positive: a ray is a ``Constraint``."""
+        return self.strength - 1.0
 
 
 @frozen(eq=False)
@@ -102,19 +101,19 @@ class CondensedNeurons:
 
     @classmethod
     def along(
-        cls, rays: Sequence[Ray], amplitudes: Array, slopes: tuple[float, float], per_input: Array
+        cls, rays: Sequence[Ray], amplitudes: Array, slopes: tuple[float, float], spread: Array | None = None
     ) -> "CondensedNeurons":
         """Those with a positive c_k of (14b), strongest first.
 
-        ``per_input`` (P, P') takes the activity of the inputs that the rays were found on to all inputs.
+        ``spread`` (P, G) takes the activity of the groups that the rays were found on to all inputs.
         """
         largest = amplitudes.max(initial=0.0)
         kept = [k for k in np.argsort(-amplitudes) if amplitudes[k] > _NO_OUTLIER * largest]
         root = np.sqrt(amplitudes[kept])[:, None]
         m = rays[0].direction.size
         readouts = root * np.array([rays[k].direction for k in kept]).reshape(-1, m)
-        along = np.array([rays[k].preactivations for k in kept]).reshape(-1, per_input.shape[1])
-        return cls(readouts, root * along @ per_input.T, slopes)
+        along = np.array([rays[k].preactivations for k in kept]).reshape(-1, rays[0].preactivations.size)
+        return cls(readouts, root * (along if spread is None else along @ spread.T), slopes)
 
     def __len__(self) -> int:
         return len(self.readouts)

@@ -4,11 +4,12 @@ Given the readout a the preactivations are independent, so log Z(t a) is a sum o
 integrals, done on a uniform grid; what is left is an average over the m-dimensional a. It is taken
 by importance sampling from a mixture of Gaussians, one a branch, at quasi-random points. The
 points stay where they are while t changes, which makes S exactly convex in t. Inputs that share
-their target and their variance share t, so there is one row of t a group of inputs.
+their target and their variance share t, so there is one row of t a group of inputs. Where phi has a
+slope at infinity, the domain of S is the constraint that no neuron condenses (``outliers``).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Self
 
@@ -18,9 +19,10 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import norm, qmc
 
 from fltheory.meanfield.branches import code_patterns, distinct_rows, neuron_states
+from fltheory.meanfield.domain import DomainMinimum, minimise_anywhere, minimise_in_domain
+from fltheory.meanfield.outliers import Ray, RaySearch
 from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.gaussian import grid_for
-from fltheory.numerics.newton import minimise, minimise_batch
+from fltheory.numerics.newton import minimise_batch
 from fltheory.numerics.validation import Array
 
 _NARROW, _WIDE = 1.15, 2.5  # widths of the Gaussians of the proposal, over the Laplace approximation
@@ -31,6 +33,12 @@ _TRUSTED_ESS = 0.05  # and below which S is not believed
 _JUMP = 0.05  # of S, more than the sampling error, that shows a missed branch
 _FIRST_RADIUS = 1.5  # of a step in t on the same points
 _CUT = 30.0  # log weight below the best mode at which one is left out of the proposal
+_HALF_WIDTH = 9.0  # of the range of z, in standard deviations
+_TAIL = 8.0  # standard deviations of the prior over which points follow a neuron that grows
+_SOFTEST = 0.02  # curvature of a mode, in units of the prior's, that its Gaussian has at least
+_FLAT = 1e-3  # and below which it is the end of a ray, not a mode
+_REACHES = (3.0, 6.0, 12.0, 24.0)  # standard deviations of the prior along a ray where modes are sought
+_TAIL_SHARE = 0.1  # of the points
 
 Report = Callable[[float], None]
 
@@ -73,19 +81,25 @@ class IndependentSites:
     variances: Array
     nonlinearity: Nonlinearity
 
+    @property
+    def half_width(self) -> float:
+        """Of the range of z, in standard deviations, with room for fields that pull a growing neuron."""
+        return _HALF_WIDTH if self.nonlinearity.is_bounded else _HALF_WIDTH + 4 * _TAIL
+
     @cached_property
-    def nodes(self) -> tuple[Array, Array, Array]:
-        """z (G, K), phi(z) (G, K), and the logarithms of the weights (K,)."""
+    def nodes(self) -> tuple[Array, Array]:
+        """phi(z) and the logarithms of the weights, (G, K) each."""
         sd = np.sqrt(self.variances)
-        x, log_weights = grid_for(float(sd.max()), half_width=9.0, spacing=0.15)
-        z = sd[:, None] * x
-        return z, self.nonlinearity(z), log_weights
+        rule = self.nonlinearity.gaussian_rule
+        spacing = 0.15 if rule.is_uniform else 0.35  # between kinks the nodes are Gauss-Legendre's
+        x, log_weights = rule(np.zeros_like(sd), sd, half_width=self.half_width, spacing=spacing)
+        phi = np.asarray(self.nonlinearity(sd[:, None] * x))
+        return phi, np.broadcast_to(log_weights, phi.shape)
 
     def cumulants(self, fields: Array) -> tuple[Array, Array, Array]:
         """log Z, <phi> and Var phi at fields h (S, G), each (S, G)."""
-        _, phi, log_weights = self.nodes
         result = np.empty((3, *fields.shape))
-        for group, (h, activation) in enumerate(zip(fields.T, phi, strict=True)):
+        for group, (h, activation, log_weights) in enumerate(zip(fields.T, *self.nodes, strict=True)):
             exponent = np.multiply.outer(h, activation) + log_weights
             peak = exponent.max(1)
             weights = np.exp(exponent - peak[:, None])
@@ -100,6 +114,8 @@ class IndependentSites:
 class Proposal:
     """Frozen points in a, under a mixture of two Gaussians a branch, a narrow and a wide one.
 
+    Where phi has a slope at infinity, a long one along each ray is added.
+
     Attributes
     ----------
     points, log_density
@@ -109,7 +125,7 @@ class Proposal:
     modes
         The branches' modes, (B, m).
     means, roots, weights
-        The components of the mixture: (2 B, m), (2 B, m, m), (2 B,).
+        The components of the mixture, for k rays: (2 B + k, m), (2 B + k, m, m), (2 B + k,).
     """
 
     points: Array
@@ -121,16 +137,22 @@ class Proposal:
     weights: Array
 
     @classmethod
-    def around(cls, modes: Array, roots: Array, weights: Array, n_points: int, seed: int) -> Self:
+    def around(
+        cls, modes: Array, roots: Array, weights: Array, tails: Array, n_points: int, seed: int
+    ) -> Self:
         """Quasi-random points around modes with covariances root root^T, (B, m, m), and weights (B,).
 
         The same sequence serves every component; a fifth of the points is spread evenly over
-        branches, and a fifth of each branch's is wide, for densities that are not Gaussian.
+        branches, and a fifth of each branch's is wide, for densities that are not Gaussian. ``tails``
+        are roots of Gaussians around the origin, (k, m, m).
         """
         n_branches, m = modes.shape
         even = 0.8 * weights + 0.2 / n_branches
-        means, weighted = np.concatenate([modes, modes]), np.concatenate([0.8 * even, 0.2 * even])
-        roots_of_all = np.concatenate([_NARROW * roots, _WIDE * roots])
+        means = np.concatenate([modes, modes, np.zeros((len(tails), m))])
+        share = _TAIL_SHARE if len(tails) else 0.0
+        weighted = (1.0 - share) * np.concatenate([0.8 * even, 0.2 * even])
+        weighted = np.concatenate([weighted, np.full(len(tails), share / max(1, len(tails)))])
+        roots_of_all = np.concatenate([_NARROW * roots, _WIDE * roots, tails])
         counts = (n_points * weighted).astype(int) + 1
         sequence = qmc.Sobol(m, seed=seed).random(1 << math.ceil(math.log2(counts.max())))
         standard = norm.ppf(np.clip(sequence, 1e-12, 1 - 1e-12))
@@ -241,10 +263,14 @@ def find_proposal(
     field: Array,
     readout_variance: float,
     known_modes: Array,
+    rays: Sequence[Ray],
     n_points: int,
     seed: int,
 ) -> Proposal:
-    """Laplace mixture over all modes of a's density at t, from every code, known and random starts."""
+    """Laplace mixture over all modes of a's density at t, from every code, known and random starts.
+
+    The flat ends of ``rays``, along which a neuron condenses, are no modes.
+    """
 
     def action(a: Array) -> tuple[Array, Array, Array]:  # A(a) of (8'') with its derivatives
         log_z, mean, variance = sites.cumulants(a @ field.T)
@@ -257,10 +283,14 @@ def find_proposal(
     states = neuron_states(sites.nonlinearity, float(np.sqrt(sites.variances.max())))
     activations = np.asarray(sites.nonlinearity(states))[code_patterns(groups.targets).astype(int)]
     starts = readout_variance * (activations * groups.counts) @ field
-    random = np.random.default_rng(seed).standard_normal((16, field.shape[1]))
+    m = field.shape[1]
+    random = np.random.default_rng(seed).standard_normal((16, m))
     spread = max(float(np.sqrt(readout_variance)), float(np.abs(starts).max()))
-    starts = np.concatenate([starts, known_modes, np.zeros((1, field.shape[1])), spread * random])
     scale = math.sqrt(readout_variance)
+    along = [scale * reach * ray.direction for ray in rays for reach in _REACHES]
+    starts = np.concatenate(
+        [starts, known_modes, np.zeros((1, m)), spread * random, *np.reshape(along, (-1, 1, m))]
+    )
     points, values, hessians, are_minima = minimise_batch(action, starts, max_step=max(2.0, 5 * scale))
     kept: list[int] = []
     for index in np.argsort(values):
@@ -268,10 +298,66 @@ def find_proposal(
         if are_minima[index] and not near.any() and values[index] < values.min() + _CUT:
             kept.append(int(index))
     curvature, modes = np.linalg.eigh(hessians[kept])
-    curvature = np.maximum(curvature, 0.02 / readout_variance)  # a flat mode is not infinitely wide
+    if rays and (curved := curvature[:, 0] > _FLAT / readout_variance).any():
+        kept, curvature, modes = list(np.array(kept)[curved]), curvature[curved], modes[curved]
+    curvature = np.maximum(curvature, _SOFTEST / readout_variance)  # a flat mode is not infinitely wide
     roots = modes / np.sqrt(curvature)[:, None, :]
     log_weights = -values[kept] - 0.5 * np.log(curvature).sum(1)
-    return Proposal.around(points[kept], roots, softmax(log_weights), n_points, seed)
+    tails = np.reshape([scale * _stretched(ray) for ray in rays], (-1, m, m))
+    return Proposal.around(points[kept], roots, softmax(log_weights), tails, n_points, seed)
+
+
+def _stretched(ray: Ray) -> Array:
+    """1 + (s - 1) u u^T with s^2 the variance of a neuron along the ray, as far as it is followed."""
+    u = ray.direction
+    along = min(_TAIL, 1.0 / math.sqrt(max(1.0 - ray.strength, 1e-9)))
+    return np.asarray(np.eye(len(u)) + (along - 1.0) * np.outer(u, u))
+
+
+@frozen(eq=False)
+class RootCounts:
+    """S as a function of sqrt(n) t, (G, m): there a group of n inputs counts as a single one.
+
+    Called with it, gives a ``CurvedEvaluation``.
+    """
+
+    dual: GroupedDual
+
+    @property
+    def root(self) -> Array:
+        """sqrt(n), (G, 1)."""
+        return np.asarray(np.sqrt(self.dual.groups.counts)[:, None])
+
+    def __call__(self, scaled: Array) -> "RootCountsEvaluation":
+        return RootCountsEvaluation(self.dual(scaled / self.root), self.root)
+
+
+@frozen(eq=False)
+class RootCountsEvaluation:
+    """S and its derivatives at one sqrt(n) t."""
+
+    grouped: GroupedEvaluation
+    root: Array
+
+    @property
+    def value(self) -> float:
+        return self.grouped.value
+
+    @property
+    def gradient(self) -> Array:
+        return self.root * self.grouped.gradient
+
+    def newton_step(self) -> Array:
+        return -self.solve(self.gradient[..., None], np.empty((self.gradient.size, 0)))[..., 0]
+
+    def solve(self, right: Array, curvature: Array) -> Array:
+        n_groups, m = self.gradient.shape
+        scale = np.repeat(self.root.ravel(), m)
+        matrix = scale[:, None] * self.grouped.output_covariance() * scale + curvature @ curvature.T
+        matrix[np.diag_indices_from(matrix)] += self.grouped.dual.noise + 1e-12
+        index = np.arange(n_groups)
+        matrix.reshape(n_groups, m, n_groups, m)[index, :, index, :] += self.grouped.output_spread()
+        return np.asarray(np.linalg.solve(matrix, right.reshape(n_groups * m, -1)).reshape(right.shape))
 
 
 class GroupedSearch:
@@ -291,41 +377,72 @@ class GroupedSearch:
         self.noise, self.readout_variance, self.seed = noise, readout_variance, seed
         self.n_points = _COARSE
         self.path: list[float] = []
+        self.ray_search: RaySearch | None = None
+        if not nonlinearity.is_bounded:
+            factor = np.diag(np.sqrt(groups.variances))
+            self.ray_search = RaySearch(factor, nonlinearity.asymptotic_slopes, readout_variance, seed)
 
     def run(
         self, field: Array, *, tolerance: float, max_iterations: int, report: Report
-    ) -> tuple[GroupedEvaluation, Array, bool]:
-        """S at the last t, that t (G, m), and whether it is a solution on points drawn for it."""
-        here = self._evaluate(field, np.empty((0, field.shape[1])))
+    ) -> tuple[GroupedEvaluation, DomainMinimum, bool]:
+        """S at the last t, the step that led there, and whether it is a solution on points drawn for it.
+
+        The rays of the step are those over groups, in the variable sqrt(n) t.
+        """
+        step = DomainMinimum(field, math.inf, math.inf, False, ())
+        here = self._evaluate(step, np.empty((0, field.shape[1])))
         radius = _FIRST_RADIUS
-        for step in range(max_iterations):
+        for index in range(max_iterations):
             self.path.append(here.value)
-            found = minimise(here.dual, field, tolerance=tolerance, max_step=1.0, radius=radius)
+            found = self._minimise(here.dual, step, tolerance, radius)
             report(found.residual)
-            there = self._evaluate(found.x, here.dual.proposal.modes)
+            there = self._evaluate(found, here.dual.proposal.modes)
             jump = _JUMP + here.sampling_error + there.sampling_error
             if there.value > here.value + jump:  # S is convex: here or there a branch was missed
-                again = self._evaluate(field, there.dual.proposal.modes)
+                again = self._evaluate(step, there.dual.proposal.modes)
                 radius = radius if again.value > here.value + jump else 0.3 * radius
                 here = again
                 continue
-            moved, field, previous = np.abs(found.x - field).max(), found.x, here
+            moved, step, previous = np.abs(found.x - step.x).max(), found, here
             here = there
             fits = previous.relative_ess > min(_LEAST_ESS, 0.8 * there.relative_ess)
             if found.converged and fits and moved < 0.1:
                 if self.n_points == _FINE:
-                    return previous.dual(field), field, True
+                    return previous.dual(step.x), step, True
                 self.n_points = _FINE
-                here = self._evaluate(field, here.dual.proposal.modes)
-            elif step == _COARSE_STEPS:  # too few points to settle on
+                here = self._evaluate(step, here.dual.proposal.modes)
+            elif index == _COARSE_STEPS:  # too few points to settle on
                 self.n_points = _FINE
-        return here, field, False
+        return here, step, False
 
-    def _evaluate(self, field: Array, known_modes: Array) -> GroupedEvaluation:
-        """S at t on points drawn for this t."""
+    def _minimise(
+        self, dual: GroupedDual, step: DomainMinimum, tolerance: float, radius: float
+    ) -> DomainMinimum:
+        """S on frozen points, within the domain of t."""
+        if self.ray_search is None:
+            return minimise_anywhere(dual, step.x, tolerance=tolerance, max_step=1.0, radius=radius)
+        scaled = RootCounts(dual)
+        largest = _FIRST_RADIUS * float(scaled.root.max())
+        found = minimise_in_domain(
+            scaled, self.ray_search, scaled.root * step.x, step.rays, tolerance=tolerance, radius=largest
+        )
+        return evolve(found, x=found.x / scaled.root)
+
+    def _evaluate(self, step: DomainMinimum, known_modes: Array) -> GroupedEvaluation:
+        """S on points drawn for the t of a step, or for the nearest along it in the domain of S."""
+        root = np.sqrt(self.groups.counts)[:, None]
+        rays = [] if self.ray_search is None else self.ray_search(root * step.x, step.rays)
+        inside = step.x / math.sqrt(max([1.0, *(ray.strength for ray in rays)]))
         proposal = find_proposal(
-            self.groups, self.sites, field, self.readout_variance, known_modes, self.n_points, self.seed
+            self.groups,
+            self.sites,
+            inside,
+            self.readout_variance,
+            known_modes,
+            rays,
+            self.n_points,
+            self.seed,
         )
         dual = GroupedDual(self.groups, self.sites, self.noise, self.readout_variance, proposal)
-        here = dual(field)
+        here = dual(step.x)
         return evolve(here, dual=evolve(dual, least_ess=min(_TRUSTED_ESS, 0.5 * here.relative_ess)))

@@ -62,9 +62,11 @@ class Decomposition:
     Attributes
     ----------
     bulk
-        Covariance inside branches (bounded phi), the prior's kernel (linear), (P, P).
+        Covariance inside branches (bounded phi), <phi phi^T> of all but the condensed neurons
+        (asymptotically linear), the prior's kernel (linear), (P, P).
     outliers
-        sqrt(P_gamma) <phi>_gamma of each branch, or the learned directions, (k, P).
+        sqrt(P_gamma) <phi>_gamma of each branch, phi_inf of the condensed neurons, or the learned
+        directions, (k, P).
     """
 
     bulk: Array
@@ -135,13 +137,17 @@ class MeanFieldSolution(Representation):
 
     @property
     def outliers(self) -> tuple[Outlier, ...]:
-        """The condensed neurons: none for linear and bounded phi."""
-        return ()
+        """The condensed neurons, strongest first: none for linear and bounded phi."""
+        condensed = self.neuron.outliers
+        if condensed is None:
+            return ()
+        parts = (condensed.readouts, condensed.preactivations, condensed.activations)
+        return tuple(Outlier(*map(read_only, part)) for part in zip(*parts, strict=True))
 
     @property
     def readout_covariance(self) -> Array:
-        """U, the covariance of a readout over the whole posterior, (m, m)."""
-        return read_only(self.neuron.branches.total_readout_covariance)
+        """U, the covariance of a readout over the whole posterior, outliers included, (m, m)."""
+        return read_only(self.neuron.readout_covariance)
 
     def kernel(self, layer: int, inputs: object = None) -> Array:
         layer = self.model.check_layer(layer)

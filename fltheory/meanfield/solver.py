@@ -7,10 +7,17 @@ import numpy as np
 from attrs import evolve, frozen
 
 from fltheory.errors import ConvergenceError
+from fltheory.meanfield.bulk import BulkSearch
+from fltheory.meanfield.condensed import CondensedPosterior
+from fltheory.meanfield.domain import DomainMinimum
 from fltheory.meanfield.dual import DualPoint, DualProblem
 from fltheory.meanfield.factorised import FactorisedPosterior
+from fltheory.meanfield.feasible import check_range
 from fltheory.meanfield.gaussian_mixture import MixturePosterior
+from fltheory.meanfield.lazy import solve_lazy
 from fltheory.meanfield.linear import solve_linear
+from fltheory.meanfield.neuron import NeuronPosterior
+from fltheory.meanfield.outliers import CondensedNeurons
 from fltheory.meanfield.particles import Particles
 from fltheory.meanfield.quadrature import GroupedSearch, GroupedTargets
 from fltheory.meanfield.readout import DualResult, solve_dual
@@ -18,7 +25,6 @@ from fltheory.meanfield.sampled import SampledPosterior
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.meanfield.untrained import UntrainedPosterior
 from fltheory.model import Model
-from fltheory.numerics.gaussian import gaussian_second_moment
 from fltheory.numerics.validation import Array
 
 _RANK_CUT = 1e-10  # relative eigenvalue of a kernel that counts as zero
@@ -58,7 +64,7 @@ def solve_model(model: Model, settings: Settings) -> MeanFieldSolution:
         If the engine stops above the tolerance.
     """
     if model.is_lazy:
-        raise ValueError("readout_scaling: expected 'non-lazy', the only one that solve() covers; got 'lazy'")
+        return solve_lazy(model)
     if model.nonlinearity.is_linear:
         linear, steps = solve_linear(
             model,
@@ -77,18 +83,16 @@ def solve_model(model: Model, settings: Settings) -> MeanFieldSolution:
     certificate = None if model.nonlinearity.is_bounded else 0.0
     if math.isinf(model.scaled_temperature):
         return MeanFieldSolution(model, UntrainedPosterior(model), 0.0, 0.0, certificate, 0, "closed form")
-    if not model.nonlinearity.is_bounded:
-        raise ValueError(
-            "nonlinearity: expected a linear or bounded function, which solve() covers (sample() covers "
-            f"all); got {model.nonlinearity!r} with asymptotic slopes {model.nonlinearity.asymptotic_slopes}"
-        )
     if model.scaled_temperature == 0.0:
-        _check_range(model)
+        kernel = model.nonlinearity.gaussian_kernel(model.input_kernel)
+        check_range(kernel, model.task.targets, model.input_kernel)
     if settings.method == "auto" and _is_grouped(model):
         return _solve_grouped(model, settings)
     if settings.method == "particles":
         return _solve_particles(model, settings)
-    return _solve_ep(model, settings)
+    if model.nonlinearity.is_bounded:
+        return _solve_ep(model, settings)
+    return _solve_bulk(model, settings) if settings.method == "ep" else _solve_particles(model, settings)
 
 
 def _is_grouped(model: Model) -> bool:
@@ -98,32 +102,6 @@ def _is_grouped(model: Model) -> bool:
         return False
     groups = GroupedTargets.of(model.task.targets, np.diagonal(kernel))
     return groups.targets.size <= _LARGEST_GROUPED and groups.targets.shape[1] <= _MOST_OUTPUTS
-
-
-def _check_range(model: Model) -> None:
-    """Refuse T = 0 with targets that no network fits, naming inputs that conflict."""
-    targets, kernel = model.task.targets, model.input_kernel
-    values, vectors = np.linalg.eigh(gaussian_second_moment(model.nonlinearity, kernel))
-    null = vectors[:, values <= _RANK_CUT * values[-1]]
-    if np.abs(null.T @ targets).max(initial=0.0) <= 1e-6 * np.abs(targets).max():
-        return
-    conflict = _conflicting_inputs(kernel, targets)
-    rank = len(values) - null.shape[1]
-    which = f"the kernel of the lazy network has rank {rank} of {len(values)}"
-    if conflict:
-        which = f"inputs {conflict[0]} and {conflict[1]} are equal but their targets differ"
-    raise ValueError(
-        f"temperature: expected above 0 for targets that cannot be fitted exactly ({which}); got 0"
-    )
-
-
-def _conflicting_inputs(kernel: Array, targets: Array) -> tuple[int, int] | None:
-    norms = np.diagonal(kernel)
-    distance = norms[:, None] + norms - 2 * kernel
-    equal = distance <= 1e-10 * norms.max()
-    differ = np.abs(targets[:, None] - targets).max(-1) > 1e-10 * np.abs(targets).max()
-    pairs = np.argwhere(np.triu(equal & differ, 1))
-    return (int(pairs[0, 0]), int(pairs[0, 1])) if len(pairs) else None
 
 
 def _solve_grouped(model: Model, settings: Settings) -> MeanFieldSolution:
@@ -139,16 +117,20 @@ def _solve_grouped(model: Model, settings: Settings) -> MeanFieldSolution:
     if settings.start is not None:
         for group in range(len(field)):
             field[group] = settings.start.dual_field[groups.member == group].mean(0)
-    here, field, converged = search.run(
+    here, step, converged = search.run(
         field, tolerance=settings.tolerance, max_iterations=settings.max_iterations, report=settings.report
     )
-    residual = float(np.abs(here.gradient).max())
+    neuron: NeuronPosterior = FactorisedPosterior(here, step.x, settings.seed)
+    certificate, residual = None, float(np.abs(here.gradient).max())
+    if step.rays:
+        certificate, residual = step.rays[0].strength, step.residual
+        neuron = CondensedPosterior(neuron, _condensed(model, step, groups), _factor(model.input_kernel))
     solution = MeanFieldSolution(
         model,
-        FactorisedPosterior(here, field, settings.seed),
+        neuron,
         -here.value,
         residual,
-        None,
+        certificate,
         len(search.path),
         "quadrature",
         tuple(search.path),
@@ -163,15 +145,15 @@ def _solve_grouped(model: Model, settings: Settings) -> MeanFieldSolution:
     return solution
 
 
+def _condensed(model: Model, step: DomainMinimum, groups: GroupedTargets) -> CondensedNeurons:
+    """The outliers, from rays over groups, in which n inputs count as one that is sqrt(n) as strong."""
+    shares = np.eye(len(groups.counts))[groups.member] / np.sqrt(groups.counts)
+    slopes = model.nonlinearity.asymptotic_slopes
+    return CondensedNeurons.along(step.rays, step.amplitudes, slopes, shares)
+
+
 def _solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
-    problem = DualProblem(
-        _factor(model.input_kernel),
-        model.task.targets,
-        model.scaled_temperature,
-        model.readout_variance,
-        model.nonlinearity,
-        settings.seed,
-    )
+    problem = _dual_problem(model, settings)
     first = _dual_point(settings.start, problem)
     is_auto = settings.method == "auto"  # then particles are faster than a long search
 
@@ -205,9 +187,55 @@ def _solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
     )
 
 
+def _dual_problem(model: Model, settings: Settings) -> DualProblem:
+    return DualProblem(
+        _factor(model.input_kernel),
+        model.task.targets,
+        model.scaled_temperature,
+        model.readout_variance,
+        model.nonlinearity,
+        settings.seed,
+    )
+
+
+def _solve_bulk(model: Model, settings: Settings) -> MeanFieldSolution:
+    """By EP for the bulk, with the neurons that condense."""
+    problem = _dual_problem(model, settings)
+    search = BulkSearch(problem)
+    result = search.run(
+        tolerance=settings.tolerance, max_iterations=settings.max_iterations, report=settings.report
+    )
+    if result.point is None:
+        raise ConvergenceError("expectation propagation finds no bulk; try method='particles'", last=None)
+    condensed = CondensedNeurons.along(result.rays, result.amplitudes, search.ray_search.slopes)
+    bulk = evolve(result.point.problem, targets=problem.targets - condensed.outputs)
+    neuron = CondensedPosterior(
+        MixturePosterior(evolve(result.point, problem=bulk)), condensed, problem.kernel_factor
+    )
+    certificate = max(ray.strength for ray in result.rays)
+    solution = MeanFieldSolution(
+        model,
+        neuron,
+        -result.point.value,
+        result.residual,
+        certificate,
+        len(result.path),
+        "ep",
+        result.path,
+    )
+    if not result.converged:
+        raise ConvergenceError(
+            f"expectation propagation stopped at N T = {result.point.problem.noise:g} with residual "
+            f"{result.residual:.2e}: it describes the bulk by one Gaussian, which fails where many neurons "
+            "are on their way to condense; try method='particles'",
+            last=solution,
+        )
+    return solution
+
+
 def _solve_particles(model: Model, settings: Settings) -> MeanFieldSolution:
     """By weighted particles: slower, of limited accuracy, and complete."""
-    factor, targets = _factor(model.input_kernel), model.task.targets
+    factor, targets, noise = _factor(model.input_kernel), model.task.targets, model.scaled_temperature
     particles = Particles(
         factor,
         targets,
@@ -216,30 +244,37 @@ def _solve_particles(model: Model, settings: Settings) -> MeanFieldSolution:
         n_particles=_N_PARTICLES,
         seed=settings.seed,
     )
-    noise = model.scaled_temperature
     converged = particles.cool(noise, tolerance=settings.tolerance, report=settings.report)
-    latent, weights = particles.weighted
-    field = particles.field
-    neuron = SampledPosterior(
-        latent,
-        weights,
+    sample = particles.sample
+    assert sample is not None
+    field, condensed = sample.field, sample.condensed
+    neuron: NeuronPosterior = SampledPosterior(
+        sample.latent,
+        sample.weights,
         field,
         factor,
-        targets,
+        targets if condensed is None else targets - condensed.outputs,
         noise,
         model.readout_variance,
         model.nonlinearity,
         settings.seed,
     )
-    action = 0.5 * noise * float((field**2).sum()) - float((field * targets).sum()) + particles.log_partition
-    residual = float(
-        np.abs(targets - noise * field - model.readout_variance * neuron.kernel_parts(1).total @ field).max()
+    if condensed is not None:
+        neuron = CondensedPosterior(neuron, condensed, factor)
+    action = 0.5 * noise * float((field**2).sum()) - float((field * targets).sum()) + sample.log_partition
+    solution = MeanFieldSolution(
+        model,
+        neuron,
+        -action,
+        sample.residual,
+        sample.largest_strength,
+        particles.n_rounds,
+        "particles",
     )
-    solution = MeanFieldSolution(model, neuron, -action, residual, None, particles.n_rounds, "particles")
     if not converged:
         raise ConvergenceError(
-            f"the theory is not resolved at N T = {noise:g}: particles stopped with residual {residual:.2e} "
-            f"(tolerance {settings.tolerance:.1e}); try a higher temperature or another seed",
+            f"the theory is not resolved at N T = {noise:g}: particles stopped with residual "
+            f"{sample.residual:.2e} (tolerance {settings.tolerance:.1e}); try a higher temperature or seed",
             last=solution,
         )
     return solution

@@ -53,7 +53,7 @@ def test_the_gradient_and_the_hessian_on_frozen_points(seed: int) -> None:
     sites = IndependentSites(groups.variances, flt.Sigmoid())
     rng = np.random.default_rng(seed)
     field = np.array([[3.0, -1.0], [-1.0, 3.0]]) + 0.3 * rng.standard_normal((2, 2))
-    proposal = find_proposal(groups, sites, field, 1 / 24, np.empty((0, 2)), 512, seed)
+    proposal = find_proposal(groups, sites, field, 1 / 24, np.empty((0, 2)), [], 512, seed)
     dual = GroupedDual(groups, sites, 0.1, 1 / 24, proposal)
     here, direction, step = dual(field), rng.standard_normal((2, 2)), 1e-5
     there, back = dual(field + step * direction), dual(field - step * direction)
