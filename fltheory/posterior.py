@@ -150,6 +150,7 @@ class DeepNetworkPosterior:
         self,
         method: str = "auto",
         start: MeanFieldSolution | None = None,
+        finite_width: bool = False,
         tolerance: float = 1e-6,
         max_iterations: int = 60,
         seed: int = 0,
@@ -166,6 +167,9 @@ class DeepNetworkPosterior:
             differ by 0.5 % in t, by a few percent where many codes compete.
         start
             A solution to start from, for the same number of inputs and outputs.
+        finite_width
+            Whether to add the terms of order 1/N at this posterior's width: for linear networks of any
+            depth, (9'), and for one hidden layer where no neuron condenses, (17).
         tolerance
             On the residual, the largest absolute entry of Y - N T t - <phi a^T>.
         max_iterations
@@ -185,6 +189,7 @@ class DeepNetworkPosterior:
         """
         check_choice("method", method, ("auto", "ep", "particles"))
         check_instance("start", start, MeanFieldSolution, optional=True)
+        finite_width = check_flag("finite_width", finite_width)
         self._check_start(start)
         tolerance = check_real("tolerance", tolerance, minimum=0.0, exclusive=True)
         max_iterations = check_integer("max_iterations", max_iterations)
@@ -196,7 +201,7 @@ class DeepNetworkPosterior:
                 bar.set_postfix(residual=f"{residual:.1e}", refresh=False)
                 bar.update()
 
-            settings = Settings(method, start, tolerance, max_iterations, seed, report)
+            settings = Settings(method, start, tolerance, max_iterations, seed, finite_width, report)
             return solve_model(self.model, settings)
 
     def _check_start(self, start: MeanFieldSolution | None) -> None:

@@ -130,8 +130,12 @@ class CondensedNeurons:
 
     def activate(self, z: Array) -> Array:
         """phi_inf."""
+        return self.slope(z) * z
+
+    def slope(self, z: Array) -> Array:
+        """phi_inf'; 0 at the kink, where a condensed neuron is held."""
         minus, plus = self.slopes
-        return np.where(z > 0, plus * z, minus * z)
+        return np.where(z > 0, plus, np.where(z < 0, minus, 0.0))
 
 
 @frozen(eq=False)

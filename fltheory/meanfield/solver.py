@@ -13,6 +13,7 @@ from fltheory.meanfield.domain import DomainMinimum
 from fltheory.meanfield.dual import DualPoint, DualProblem
 from fltheory.meanfield.factorised import FactorisedPosterior
 from fltheory.meanfield.feasible import check_range
+from fltheory.meanfield.finite_width import corrected, uncorrected
 from fltheory.meanfield.gaussian_mixture import MixturePosterior
 from fltheory.meanfield.lazy import solve_lazy
 from fltheory.meanfield.linear import solve_linear
@@ -50,6 +51,7 @@ class Settings:
     tolerance: float
     max_iterations: int
     seed: int
+    finite_width: bool
     report: Callable[[float], None]
 
 
@@ -63,6 +65,14 @@ def solve_model(model: Model, settings: Settings) -> MeanFieldSolution:
     ConvergenceError
         If the engine stops above the tolerance.
     """
+    if settings.start is not None:
+        settings = evolve(settings, start=uncorrected(settings.start))
+    solution = _solve(model, settings)
+    is_linear = model.nonlinearity.is_linear and not model.is_lazy  # solved at its width
+    return corrected(solution, settings.seed) if settings.finite_width and not is_linear else solution
+
+
+def _solve(model: Model, settings: Settings) -> MeanFieldSolution:
     if model.is_lazy:
         return solve_lazy(model)
     if model.nonlinearity.is_linear:
@@ -71,6 +81,7 @@ def solve_model(model: Model, settings: Settings) -> MeanFieldSolution:
             tolerance=settings.tolerance,
             max_iterations=settings.max_iterations,
             report=settings.report,
+            finite_width=settings.finite_width,
         )
         return MeanFieldSolution(
             model, linear, -linear.action, linear.residual, linear.certificate, steps, "closed form"
@@ -124,7 +135,8 @@ def _solve_grouped(model: Model, settings: Settings) -> MeanFieldSolution:
     certificate, residual = None, float(np.abs(here.gradient).max())
     if step.rays:
         certificate, residual = step.rays[0].strength, step.residual
-        neuron = CondensedPosterior(neuron, _condensed(model, step, groups), _factor(model.input_kernel))
+        condensed, factor = _condensed(model, step, groups), _factor(model.input_kernel)
+        neuron = CondensedPosterior(model, neuron, condensed, factor, settings.seed)
     solution = MeanFieldSolution(
         model,
         neuron,
@@ -209,9 +221,8 @@ def _solve_bulk(model: Model, settings: Settings) -> MeanFieldSolution:
         raise ConvergenceError("expectation propagation finds no bulk; try method='particles'", last=None)
     condensed = CondensedNeurons.along(result.rays, result.amplitudes, search.ray_search.slopes)
     bulk = evolve(result.point.problem, targets=problem.targets - condensed.outputs)
-    neuron = CondensedPosterior(
-        MixturePosterior(evolve(result.point, problem=bulk)), condensed, problem.kernel_factor
-    )
+    mixture = MixturePosterior(evolve(result.point, problem=bulk))
+    neuron = CondensedPosterior(model, mixture, condensed, problem.kernel_factor, settings.seed)
     certificate = max(ray.strength for ray in result.rays)
     solution = MeanFieldSolution(
         model,
@@ -260,7 +271,7 @@ def _solve_particles(model: Model, settings: Settings) -> MeanFieldSolution:
         settings.seed,
     )
     if condensed is not None:
-        neuron = CondensedPosterior(neuron, condensed, factor)
+        neuron = CondensedPosterior(model, neuron, condensed, factor, settings.seed)
     action = 0.5 * noise * float((field**2).sum()) - float((field * targets).sum()) + sample.log_partition
     solution = MeanFieldSolution(
         model,
