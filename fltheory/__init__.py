@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fltheory import testing as testing
     from fltheory.coding import Codes as Codes, find_codes as find_codes
     from fltheory.errors import (
         ConvergenceError as ConvergenceError,
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     )
     from fltheory.network.samples import PosteriorSamples as PosteriorSamples
     from fltheory.nonlinearity import (
+        GELU as GELU,
         Erf as Erf,
         LeakyReLU as LeakyReLU,
         Linear as Linear,
         Nonlinearity as Nonlinearity,
         ReLU as ReLU,
         Sigmoid as Sigmoid,
+        Softplus as Softplus,
         Tanh as Tanh,
     )
     from fltheory.numerics.namespace import namespace as namespace, special as special
@@ -60,7 +63,17 @@ __version__ = "0.1.0"
 # first used, so that torch and matplotlib load only where networks are sampled and figures drawn.
 _CONTENTS = {
     "task": ("Task", "ArrayTask", "OrthogonalClassification", "Digits"),
-    "nonlinearity": ("Nonlinearity", "Linear", "Sigmoid", "Erf", "Tanh", "ReLU", "LeakyReLU"),
+    "nonlinearity": (
+        "Nonlinearity",
+        "Linear",
+        "Sigmoid",
+        "Erf",
+        "Tanh",
+        "ReLU",
+        "LeakyReLU",
+        "Softplus",
+        "GELU",
+    ),
     "numerics.namespace": ("namespace", "special"),
     "prior": ("Prior", "GaussianPrior"),
     "posterior": ("DeepNetworkPosterior",),
@@ -76,11 +89,15 @@ _CONTENTS = {
 }
 _HOME = {name: module for module, names in _CONTENTS.items() for name in names}
 
+_ROOMS = ("testing",)  # modules that are used by their own name, as in flt.testing.check_nonlinearity
+
 __all__ = list(_HOME)
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and so reports misspelt names
 
     def __getattr__(name: str) -> object:
+        if name in _ROOMS:
+            return import_module(f"{__name__}.{name}")
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
@@ -89,4 +106,4 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and so reports 
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_HOME, *_ROOMS})
