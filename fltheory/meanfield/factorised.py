@@ -16,7 +16,6 @@ from fltheory.numerics.validation import Array
 _CANDIDATES = 8  # drawn from the mixture in a for each neuron that is kept
 _NEGLIGIBLE = 1e-8  # probability of a branch that is not reported
 _ROUNDING = 1e-10  # added to covariances that may be singular
-_N_NEURONS = 8192  # that answer for new inputs
 _CELLS = 800  # of the inverse distribution function of z, over +-9 standard deviations
 
 
@@ -129,12 +128,10 @@ class FactorisedPosterior(NeuronPosterior):
 
     @cached_property
     def _ensemble(self) -> tuple[Array, NeuronEnsemble]:
-        """Preactivations of drawn neurons, and what they answer."""
-        z, readouts = self.draw(_N_NEURONS, 1, np.random.default_rng(self.seed))
-        dual = self.solution.dual
-        assert readouts is not None
-        weights = np.full(len(z), 1.0 / len(z))
-        outputs = self.solution.outputs[self._member]
+        """Preactivations drawn for the weighted points, and what they answer."""
+        dual, readouts = self.solution.dual, self.solution.dual.proposal.points
+        z = self._draw_preactivations(readouts, np.random.default_rng(self.seed))
+        outputs, weights = self.solution.outputs[self._member], self.solution.weights
         return z, NeuronEnsemble(dual.sites.nonlinearity(z), readouts, weights, outputs, dual.noise)
 
     def _given_neurons(self, inputs: NewInputs, z: Array) -> tuple[Array, Array]:

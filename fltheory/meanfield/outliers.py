@@ -234,6 +234,8 @@ class RaySearch:
         momentum = 1.0
         for _ in range(_PROJECTIONS):
             moved = np.where(concave, np.clip(y - self._preactivations(y) / largest, low, high), start)
+            if np.abs(moved - x).max() <= _SETTLED * np.abs(high).max():
+                return moved
             faster = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * momentum**2))
             y = moved + (momentum - 1.0) / faster * (moved - x)
             x, momentum = moved, faster

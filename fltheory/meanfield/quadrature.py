@@ -34,11 +34,11 @@ _JUMP = 0.05  # of S, more than the sampling error, that shows a missed branch
 _FIRST_RADIUS = 1.5  # of a step in t on the same points
 _CUT = 30.0  # log weight below the best mode at which one is left out of the proposal
 _HALF_WIDTH = 9.0  # of the range of z, in standard deviations
-_TAIL = 8.0  # standard deviations of the prior over which points follow a neuron that grows
+_TAIL = 12.0  # standard deviations of the prior over which points follow a neuron that grows
 _SOFTEST = 0.02  # curvature of a mode, in units of the prior's, that its Gaussian has at least
 _FLAT = 1e-3  # and below which it is the end of a ray, not a mode
 _REACHES = (3.0, 6.0, 12.0, 24.0)  # standard deviations of the prior along a ray where modes are sought
-_TAIL_SHARE = 0.1  # of the points
+_TAIL_SHARE = 0.3  # of the points
 
 Report = Callable[[float], None]
 
