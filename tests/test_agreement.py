@@ -202,3 +202,47 @@ def test_the_free_energy_agrees_with_thermodynamic_integration(phi: flt.Nonlinea
     assert error < 0.3
     assert abs(found - expected) < 4 * error
     assert abs(found - leading) > 6 * error
+
+
+# Asymptotically linear phi ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_relu_on_digits() -> None:
+    """One width: t by example and the predictor; the negative twin forgets the condensed neurons."""
+    task = flt.Digits()
+    posterior = flt.DeepNetworkPosterior(task, flt.ReLU(), width=400, temperature=1e-4)
+    theory = posterior.solve()
+    networks = posterior.sample(n_draws=200, n_chains=2, n_warmup=600, seed=0, thin=2)
+    found = networks.dual_field
+    assert np.corrcoef(theory.dual_field.ravel(), found.ravel())[0, 1] > 0.998
+    assert np.linalg.norm(theory.dual_field - found) < 0.05 * np.linalg.norm(found)
+    reached = networks.predict(task.test_inputs).mean
+    assert rms(theory.predict(task.test_inputs).mean - reached) < 0.01
+    kernel = networks.kernel(1)
+    assert np.linalg.norm(theory.kernel(1) - kernel) < 0.015 * np.linalg.norm(kernel)
+    assert theory.certificate == pytest.approx(1.0, abs=1e-6)
+    bulk = theory.decomposition(1).bulk
+    forgetful = theory.model.readout_variance * bulk @ theory.dual_field
+    assert rms(forgetful - networks.predict().mean) > 0.05
+    assert np.linalg.norm(bulk - kernel) > 0.03 * np.linalg.norm(kernel)
+
+
+@pytest.mark.slow
+def test_the_variance_where_neurons_condense() -> None:
+    """(16b) at one width; the negative twin is the bulk's variance alone."""
+    task = flt.OrthogonalClassification(24, (0.5, 0.5), n_inputs=30)
+    posterior = flt.DeepNetworkPosterior(task, flt.ReLU(), width=200, temperature=0.1 / 200)
+    theory = posterior.solve()
+    between = task.inputs[[0, -1]] * 0.7 + task.inputs[[1, -2]] * 0.7
+    networks = posterior.sample(n_draws=600, n_chains=8, n_warmup=600, seed=0, thin=2)
+    assert len(theory.outliers) == 2
+    for inputs in (None, between):
+        ratio = theory.predict(inputs).variance / networks.predict(inputs).variance
+        assert abs(ratio.mean() - 1) < 0.05
+    bulk = theory.neuron.bulk.training_variance() / 200  # type: ignore[attr-defined]
+    assert abs((bulk / networks.predict().variance).mean() - 1) > 0.1
+
+
+def rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))

@@ -12,6 +12,9 @@ from fltheory.numerics.validation import Array, Booleans, Integers
 
 _ALL_CODES = 6  # distinct targets up to which every 0/1 code is a start: 2^6 branches
 _N_DIRECTIONS = 24  # half-space patterns beyond
+_MOST_GROUPS = 32  # distinct targets up to which a code has an entry for each
+_N_DIRECTIONS_TOLD = 3  # of the targets, beyond
+_COVERED = 0.999  # share of the particles whose codes are branches of their own
 _SOFTEST = 10.0  # variance of the readout, in units of the prior's, above which EP is not trusted
 _INSIDE, _NEAR = 9.0, 2.5  # squared distances, in units of a branch's covariance, from its centre
 _MINOR = 4.0  # log weight by which a part may fall short of the whole
@@ -31,6 +34,41 @@ def distinct_rows(targets: Array) -> tuple[Array, Integers]:
     digits = 10 - math.ceil(math.log10(largest)) if largest > 0 else 0
     _, first, member = np.unique(np.round(targets, digits), axis=0, return_index=True, return_inverse=True)
     return targets[first], member.reshape(-1).astype(np.int64)
+
+
+def input_groups(targets: Array) -> Integers:
+    """Groups of inputs over which a neuron's code is told, 0 to R - 1, (P,).
+
+    Those of equal targets if they are few, else the octants of the targets' leading directions.
+    """
+    rows, member = distinct_rows(targets)
+    if len(rows) <= _MOST_GROUPS:
+        return member
+    centred = targets - targets.mean(0)
+    leading = np.linalg.svd(centred, full_matrices=False)[2][:_N_DIRECTIONS_TOLD]
+    octant = (centred @ leading.T > 0) @ (2 ** np.arange(len(leading)))
+    return np.unique(octant, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def activity_codes(activations: Array, groups: Integers, threshold: float) -> Booleans:
+    """Whether the mean activation (n, P) on each group of inputs (P,) is above a threshold, (n, R)."""
+    share = np.eye(groups.max() + 1)[groups] / np.bincount(groups)
+    return np.asarray(activations @ share > threshold)
+
+
+def occupied_codes(codes: Booleans, weights: Array) -> Integers:
+    """The branch of each particle (n,), most probable first: its code (n, R), or the nearest common one.
+
+    Common are the most probable codes that together have nearly all of the weight (n,).
+    """
+    distinct_codes, member = np.unique(codes, axis=0, return_inverse=True)
+    probability = np.bincount(member.reshape(-1), weights)
+    order = np.argsort(-probability, kind="stable")
+    n_common = int(np.searchsorted(np.cumsum(probability[order]), _COVERED * probability.sum())) + 1
+    common = distinct_codes[order[:n_common]].astype(float)
+    differing = distinct_codes.sum(1)[:, None] + common.sum(1) - 2 * distinct_codes @ common.T
+    nearest: Integers = differing.argmin(1)
+    return nearest[member.reshape(-1)]
 
 
 def code_patterns(targets: Array) -> Array:

@@ -106,7 +106,7 @@ class NeuronEnsemble:
         return np.asarray(linalg.cho_solve(self._factors[1], flat).reshape(right.shape))
 
     def cross(self, first: Array, regression: Array) -> Array:
-        """Cov(phi_* a^T, phi a^T) b for b (P, m, k), inputs with <phi_*> (n, n') given neurons: (n', m, k)."""
+        """Cov(phi_* a^T, phi a^T) b for b (P, m, k), with <phi_*> (n, n') given each neuron: (n', m, k)."""
         fitted = self.weights[:, None] * self._fitted(regression)
         products = self.readouts[:, :, None] * fitted[:, None, :]
         cross = first.T @ products.reshape(len(fitted), -1)

@@ -1,124 +1,63 @@
-"""The dual problem by weighted samples: any kernel, any bounded phi, no list of codes.
+"""The dual problem by weighted samples: any kernel, any phi, no list of codes.
 
-With the readout integrated out a neuron's law is pi_t(g) ~ N(g | 0, 1) exp(sigma_a^2 |t^T phi(F g)|^2 / 2),
-z = F g. Particles drawn for one t are reweighted for others nearby, where the reweighted S is convex
-and its minimum satisfies (5) on the weighted sample; then they move on by Hamiltonian Monte Carlo.
-Branches are born while N T falls (docs/theory.md, section 5.3). The error is of order M^(-1/2).
+Particles of the exact law at one t are reweighted for others nearby, where S is minimised on them
+(``SampleDual``); then they move on. Branches are born while N T falls (docs/theory.md, section
+5.3). At the end the particles of several rounds together make one weighted sample, on which S is
+minimised once more. The error is of order M^(-1/2).
 """
 
-import math
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Sequence
 
 import numpy as np
-from attrs import frozen
-from scipy import linalg
-from scipy.special import logsumexp, softmax
+from attrs import evolve, frozen
 
+from fltheory.meanfield.clusters import GaussianClusters, cluster_centres, fit_clusters, nearest
+from fltheory.meanfield.domain import DomainMinimum, minimise_anywhere, minimise_in_domain
+from fltheory.meanfield.law import HamiltonianMoves, NeuronLaw
+from fltheory.meanfield.outliers import CondensedNeurons, Ray, RaySearch
+from fltheory.meanfield.sample_dual import Report, SampleDual, SampleEvaluation, drawn_together, exponent
 from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.newton import minimise
 from fltheory.numerics.validation import Array
 
-_TRUSTED_ESS = 0.5  # relative effective sample size of the reweighting, at least
-_N_LEAPFROG, _N_SWEEPS = 8, 3
-_ACCEPTANCE = 0.8
-_LONGEST_STEP = 0.6
 _HOT, _COOLING = 8.0, 0.7  # first N T, and the ratio of one to the next
 _COLDEST = 1e-3  # from where the last step is to N T = 0
-_FINALLY = 4  # times as many particles at the end as on the way
-_MOST_ROUNDS = 40  # at one N T
-
-Report = Callable[[float], None]
+_TILTED = 1.0  # log Z from which the law differs from the prior's
+_MULTIPLIED = 2  # times as many particles from there on
+_FEWEST_SWEEPS, _MOST_SWEEPS = 3, 12  # trajectories of each neuron in one round,
+_MEMORY = 0.15  # until this correlation is left of where neurons are inside their clusters
+_N_JUMPS, _RENEWAL = 2, 0.3  # between clusters, in one round
+_PER_CLUSTER, _MOST_CLUSTERS = 40, 24
+_N_TRACKING, _N_COLLECTED = 5, 8  # rounds at the end: to settle, and to make the sample of
+_MOST_ENTRIES = 2**24  # of phi of this sample
+_MOST_STEPS, _FIRST_RADIUS = 30, 2.0  # of one minimisation, and of its first step, at most
+_ON_THE_WAY = 1e-3  # residual at which particles move on
 
 
 @frozen(eq=False)
-class SampleDual:
-    """S(t) on particles drawn at t_0, by reweighting, (10o); called with t it gives an ``Evaluation``.
+class ParticleSample:
+    """The weighted particles at the solution.
 
     Attributes
     ----------
-    activations
-        phi of the particles, (M, P).
-    origin
-        t_0, (P, m).
+    latent, weights
+        g (n, q) and the weights (n,), which sum to 1.
+    field
+        t, (P, m), which solves (5) on them.
+    log_partition
+        log Z(t).
+    residual
+        Largest absolute entry of the gap of (5), or (11), on them.
+    condensed, largest_strength
+        The outliers and the largest lambda of (14e), where phi has a slope at infinity.
     """
 
-    activations: Array
-    origin: Array
-    targets: Array
-    noise: float
-    readout_variance: float
-
-    @cached_property
-    def _drawn_at(self) -> Array:
-        return np.asarray(0.5 * self.readout_variance * ((self.activations @ self.origin) ** 2).sum(1))
-
-    def __call__(self, field: Array) -> "SampleEvaluation":
-        drive = self.activations @ field  # t^T phi, (M, m)
-        log_weights = 0.5 * self.readout_variance * (drive**2).sum(1) - self._drawn_at
-        weights = softmax(log_weights)
-        growth = float(logsumexp(log_weights)) - math.log(len(weights))
-        if 1.0 / (weights**2).sum() < _TRUSTED_ESS * len(weights):
-            growth = math.inf  # the particles say nothing of this t: no step goes there
-        value = growth + 0.5 * self.noise * float((field**2).sum()) - float((field * self.targets).sum())
-        outputs = self.readout_variance * (self.activations.T @ (weights[:, None] * drive))
-        gradient = self.noise * field - self.targets + outputs
-        return SampleEvaluation(self, value, gradient, growth, weights, drive)
-
-
-@frozen(eq=False)
-class SampleEvaluation:
-    """S and its derivatives at one t, with the particles' weights."""
-
-    dual: SampleDual
-    value: float
-    gradient: Array
-    growth: float  # log Z(t) - log Z(t_0)
+    latent: Array
     weights: Array
-    drive: Array
-
-    def newton_step(self) -> Array:
-        """By conjugate gradients: the Hessian (10p) is applied, never written out."""
-        dual, weights = self.dual, self.weights
-        weighted = dual.activations * weights[:, None]
-        kernel = dual.readout_variance * (weighted.T @ dual.activations)
-        kernel[np.diag_indices_from(kernel)] += dual.noise + 1e-10 * np.trace(kernel) / len(kernel)
-        preconditioner = linalg.cho_factor(kernel)
-
-        def hessian(v: Array) -> Array:
-            change = dual.activations @ v
-            tilt = dual.readout_variance * (self.drive * change).sum(1)
-            change = change + self.drive * (tilt - weights @ tilt)[:, None]
-            return np.asarray(dual.noise * v + dual.readout_variance * (weighted.T @ change))
-
-        return conjugate_gradients(
-            hessian, -self.gradient, lambda r: np.asarray(linalg.cho_solve(preconditioner, r))
-        )
-
-
-def conjugate_gradients(
-    apply: Callable[[Array], Array],
-    right: Array,
-    precondition: Callable[[Array], Array],
-    *,
-    tolerance: float = 1e-6,
-    max_iterations: int = 200,
-) -> Array:
-    """Solve A x = b for a positive A, to a relative residual."""
-    x, residual = np.zeros_like(right), right
-    direction = near = precondition(residual)
-    power = float((residual * near).sum())
-    goal = tolerance * np.linalg.norm(right)
-    for _ in range(max_iterations):
-        if np.linalg.norm(residual) <= goal:
-            break
-        image = apply(direction)
-        length = power / float((direction * image).sum())
-        x, residual = x + length * direction, residual - length * image
-        near = precondition(residual)
-        power, previous = float((residual * near).sum()), power
-        direction = near + (power / previous) * direction
-    return np.asarray(x)
+    field: Array
+    log_partition: float
+    residual: float
+    condensed: CondensedNeurons | None = None
+    largest_strength: float | None = None
 
 
 class Particles:
@@ -132,6 +71,10 @@ class Particles:
         t, (P, m).
     log_partition
         log Z(t), summed up along the way from t = 0.
+    n_rounds
+        How often S was minimised and the particles moved.
+    sample
+        What the last call of ``cool`` found.
     """
 
     def __init__(
@@ -142,7 +85,7 @@ class Particles:
         nonlinearity: Nonlinearity,
         *,
         n_particles: int,
-        seed: int,
+        seed: int | np.random.SeedSequence,
     ) -> None:
         self.factor, self.targets = factor, targets
         self.readout_variance, self.nonlinearity = readout_variance, nonlinearity
@@ -151,78 +94,143 @@ class Particles:
         self.field = np.zeros_like(targets)
         self.log_partition = 0.0
         self.n_rounds = 0
-        self._step = 0.2
-        self.solution: SampleEvaluation | None = None
-        self._drawn = self.latent
+        self.sample: ParticleSample | None = None
+        self._rays: Sequence[Ray] = ()
+        self._ray_search: RaySearch | None = None
+        if not nonlinearity.is_bounded:
+            self._ray_search = RaySearch(factor, nonlinearity.asymptotic_slopes, readout_variance)
+        self._moves = HamiltonianMoves(self.rng)
+        self._most_sweeps = _MOST_SWEEPS
+        self._clusters: GaussianClusters | None = None
+        self._centres: Array | None = None  # of the clusters' activations, (B, P)
 
     @property
-    def weighted(self) -> tuple[Array, Array]:
-        """The particles on which the last solution holds, (M, q), and their weights (M,)."""
-        assert self.solution is not None
-        return self._drawn, self.solution.weights
+    def law(self) -> NeuronLaw:
+        """What the particles are drawn from."""
+        return NeuronLaw(self.factor, self.field, self.readout_variance, self.nonlinearity)
 
-    @property
-    def activations(self) -> Array:
-        """phi(F g), (M, P)."""
-        return np.asarray(self.nonlinearity(self.latent @ self.factor.T))
+    def cool(self, noise: float, *, tolerance: float, report: Report, max_iterations: int = 40) -> bool:
+        """Follow t down a path of N T to ``noise`` and make the sample there; whether all was solved.
 
-    def cool(self, noise: float, *, tolerance: float, report: Report) -> bool:
-        """Follow t down a path of N T to ``noise``, at last with more particles; whether all was solved."""
-        if not all(self._settle(stage, tolerance, report) for stage in _path(noise)):
-            return False
-        self.latent = np.tile(self.latent, (_FINALLY, 1))
-        for _ in range(_FINALLY * _N_SWEEPS):  # until the copies are independent inside their branches
-            self._sweep()
-        return self._settle(noise, tolerance, report)
+        ``max_iterations`` limits the rounds at one N T.
+        """
+        settled = all(self._settle(stage, report, max_iterations) for stage in _path(noise))
+        if settled:
+            self._most_sweeps = _FEWEST_SWEEPS  # what is left to do, jumps do
+            for _ in range(_N_TRACKING):
+                self._round(noise, report)
+        self.sample = self._collect(noise, tolerance, report, _N_COLLECTED if settled else 1)
+        self.field, self.log_partition = self.sample.field, self.sample.log_partition
+        return settled and self.sample.residual < tolerance
 
-    def _settle(self, noise: float, tolerance: float, report: Report) -> bool:
+    def _settle(self, noise: float, report: Report, max_iterations: int) -> bool:
         """Solve at one N T: reweight as far as the particles reach, and move them, until they do."""
-        for _ in range(_MOST_ROUNDS):
-            dual = SampleDual(self.activations, self.field, self.targets, noise, self.readout_variance)
-            found = minimise(dual, self.field, tolerance=tolerance, max_iterations=30)
-            report(found.residual)
-            self.n_rounds += 1
-            self.solution = dual(found.x)
-            self._drawn = self.latent
-            self._follow(self.solution, found.x)
-            if found.converged:
-                return True
-        return False
+        if self._clusters is None and self.log_partition > _TILTED:
+            self._multiply()
+        elif self._clusters is not None:
+            self._fit_clusters()
+        return any(self._round(noise, report) for _ in range(max_iterations))
 
-    def _follow(self, there: SampleEvaluation, field: Array) -> None:
-        """Resample for a new t, and move."""
+    def _round(self, noise: float, report: Report) -> bool:
+        """Minimise S on the particles, and move them to the new t; whether the minimum was reached."""
+        activations = self.law.activations(self.latent)
+        drawn_at = exponent(activations, self.field, self.readout_variance)
+        found = self.minimise(activations, drawn_at, noise, _ON_THE_WAY)
+        dual = SampleDual(activations, drawn_at, self.targets, noise, self.readout_variance)
+        report(found.residual)
+        self.n_rounds += 1
+        self._resample(dual(found.x))
+        self.field, self._rays = found.x, found.rays
+        self._move()
+        return found.converged
+
+    def minimise(self, activations: Array, drawn_at: Array, noise: float, tolerance: float) -> DomainMinimum:
+        """S on a sample (see ``SampleDual``), within the domain where no neuron condenses."""
+        dual = SampleDual(activations, drawn_at, self.targets, noise, self.readout_variance)
+        if self._ray_search is None:
+            return minimise_anywhere(dual, self.field, tolerance=tolerance, max_iterations=_MOST_STEPS)
+        return minimise_in_domain(
+            dual,
+            self._ray_search,
+            self.field,
+            self._rays,
+            tolerance=tolerance,
+            max_iterations=_MOST_STEPS,
+            radius=_FIRST_RADIUS,
+        )
+
+    def _resample(self, there: SampleEvaluation) -> None:
+        """Particles of equal weight for a new t."""
         self.log_partition += there.growth
         size = len(self.latent)
         positions = (self.rng.random() + np.arange(size)) / size
         chosen = np.searchsorted(np.cumsum(there.weights), positions)
         self.latent = self.latent[np.minimum(chosen, size - 1)]
-        self.field = field
-        for _ in range(_N_SWEEPS):
-            self._sweep()
 
-    def _sweep(self) -> None:
-        """One Hamiltonian trajectory of every particle, its step adapted to the acceptance."""
-        momentum = self.rng.standard_normal(self.latent.shape)
-        step = self._step * self.rng.uniform(0.7, 1.3, (len(self.latent), 1))
-        position = self.latent
-        value, gradient = self._log_density(position)
-        energy = value - 0.5 * (momentum**2).sum(1)
-        for _ in range(_N_LEAPFROG):
-            momentum = momentum + 0.5 * step * gradient
-            position = position + step * momentum
-            value, gradient = self._log_density(position)
-            momentum = momentum + 0.5 * step * gradient
-        change = value - 0.5 * (momentum**2).sum(1) - energy
-        accepted = np.log(self.rng.random(len(change))) < change
-        self.latent = np.where(accepted[:, None], position, self.latent)
-        self._step = min(self._step * math.exp(0.5 * (accepted.mean() - _ACCEPTANCE)), _LONGEST_STEP)
+    def _move(self) -> None:
+        """Trajectories until they have mixed inside clusters, or long enough; then jumps."""
+        law = self.law
+        before = law.activations(self.latent)
+        n_sweeps = 0
+        while n_sweeps == 0 or (n_sweeps < self._most_sweeps and self._remembers(before)):
+            self.latent = self._moves(law, self.latent, _FEWEST_SWEEPS)
+            n_sweeps += _FEWEST_SWEEPS
+        if self._clusters is not None:
+            for _ in range(_N_JUMPS):
+                self.latent, _ = self._clusters.jump(law, self.latent, self.rng, renewal=_RENEWAL)
+        if law.is_odd:  # a neuron and its mirror image are equally likely
+            self.latent = self.latent * self.rng.choice([-1.0, 1.0], (len(self.latent), 1))
 
-    def _log_density(self, latent: Array) -> tuple[Array, Array]:
-        z = latent @ self.factor.T
-        drive = self.nonlinearity(z) @ self.field
-        value = 0.5 * self.readout_variance * (drive**2).sum(1) - 0.5 * (latent**2).sum(1)
-        pull = self.readout_variance * (drive @ self.field.T) * self.nonlinearity.derivative(z)
-        return value, pull @ self.factor - latent
+    def _remembers(self, before: Array) -> bool:
+        """Whether activations (M, P) inside clusters still go with those before."""
+        if self._centres is None:
+            return False
+        middle = self._centres[nearest(before, self._centres)]
+        before, after = before - middle, self.law.activations(self.latent) - middle
+        scale = np.sqrt((before**2).sum(0) * (after**2).sum(0))
+        return bool(np.median((before * after).sum(0) / np.maximum(scale, 1e-300)) > _MEMORY)
+
+    def _multiply(self) -> None:
+        """More particles, which move until copies are independent inside their clusters."""
+        self.latent = np.repeat(self.latent, _MULTIPLIED, axis=0)
+        self._fit_clusters()
+        for _ in range(_MULTIPLIED):
+            self._move()
+
+    def _fit_clusters(self) -> None:
+        latent = np.concatenate([self.latent, -self.latent]) if self.law.is_odd else self.latent
+        activations = self.law.activations(latent)
+        n_clusters = max(1, min(len(latent) // _PER_CLUSTER, _MOST_CLUSTERS))
+        self._centres = cluster_centres(activations, n_clusters, self.rng)
+        self._clusters = fit_clusters(self.law, latent, nearest(activations, self._centres))
+
+    def _collect(self, noise: float, tolerance: float, report: Report, n_rounds: int) -> ParticleSample:
+        """S minimised on the particles of several rounds, at the t between which it wanders."""
+        most = _MOST_ENTRIES // (len(self.factor) * len(self.latent))
+        log_partition, fields, latents = self.log_partition, [self.field], [self.latent]
+        for _ in range(min(n_rounds, most) - 1):
+            self._round(noise, report)
+            fields.append(self.field)
+            latents.append(self.latent)
+        latent = np.concatenate(latents)
+        activations = self.law.activations(latent)
+        drawn_at = drawn_together(activations, fields, self.readout_variance)
+        sample = self.solved(latent, drawn_at, noise, tolerance)
+        report(sample.residual)
+        return evolve(sample, log_partition=log_partition + sample.log_partition)
+
+    def solved(self, latent: Array, drawn_at: Array, noise: float, tolerance: float) -> ParticleSample:
+        """The minimum of S on particles (n, q), with log Z relative to the laws that they are drawn from."""
+        activations = self.law.activations(latent)
+        found = self.minimise(activations, drawn_at, noise, tolerance)
+        there = SampleDual(activations, drawn_at, self.targets, noise, self.readout_variance)(found.x)
+        weights, condensed, largest = there.weights, None, None
+        if self._ray_search is not None:
+            condensed = CondensedNeurons.along(found.rays, found.amplitudes, self._ray_search.slopes)
+            largest = found.rays[0].strength
+        if self.law.is_odd:  # the mirrored particles are as likely, and share the solution
+            latent, weights = np.concatenate([latent, -latent]), np.concatenate([weights, weights]) / 2
+        return ParticleSample(latent, weights, found.x, there.growth, found.residual, condensed, largest)
 
 
 def _path(noise: float) -> list[float]:
@@ -230,3 +238,71 @@ def _path(noise: float) -> list[float]:
     while path[-1] * _COOLING > max(noise, _COLDEST):
         path.append(path[-1] * _COOLING)
     return [*path, noise] if path[-1] > noise else path
+
+
+@frozen(eq=False)
+class Replicates:
+    """Two independent runs, and the solution on the particles of both.
+
+    Attributes
+    ----------
+    sample
+        The solution.
+    field_difference, kernel_difference
+        Norm of the difference of the two runs, relative to the solution: of t and of <phi phi^T>.
+    output_difference
+        Root mean square of the same for the outputs on the training inputs.
+    n_rounds
+        Of both.
+    converged
+        Whether both settled and the residual is below the tolerance.
+    """
+
+    sample: ParticleSample
+    field_difference: float
+    kernel_difference: float
+    output_difference: float
+    n_rounds: int
+    converged: bool
+
+
+def solve_twice(
+    runs: tuple[Particles, Particles], noise: float, *, tolerance: float, report: Report, max_iterations: int
+) -> Replicates:
+    """Cool two sets of particles that know nothing of each other, and solve on both together.
+
+    Their difference is twice the standard error of what they share.
+    """
+    options = {"tolerance": tolerance, "report": report, "max_iterations": max_iterations}
+    settled = [run.cool(noise, **options) for run in runs]  # type: ignore[arg-type]
+    first, second = (run.sample for run in runs)
+    assert first is not None
+    assert second is not None
+    latent, drawn_at = (np.concatenate(part) for part in zip(*map(_as_drawn, runs), strict=True))
+    runs[0].field = 0.5 * (first.field + second.field)
+    sample = runs[0].solved(latent, drawn_at, noise, tolerance)
+    log_partition = sample.log_partition + 0.5 * (first.log_partition + second.log_partition)
+    kernels = [_kernel(runs[0].law.activations(s.latent), s.weights) for s in (first, second)]
+    difference = first.field - second.field
+    return Replicates(
+        evolve(sample, log_partition=log_partition),
+        float(np.linalg.norm(difference) / np.linalg.norm(sample.field)),
+        float(np.linalg.norm(kernels[0] - kernels[1]) / np.linalg.norm(kernels[0])),
+        float(noise * np.sqrt(np.mean(difference**2))),
+        runs[0].n_rounds + runs[1].n_rounds,
+        all(settled) and sample.residual < tolerance,
+    )
+
+
+def _as_drawn(run: Particles) -> tuple[Array, Array]:
+    """The particles of a run and ``drawn_at`` for their weights at its t."""
+    sample = run.sample
+    assert sample is not None
+    kept = sample.weights > 0
+    latent, weights = sample.latent[kept], sample.weights[kept]
+    drawn_at = exponent(run.law.activations(latent), sample.field, run.readout_variance)
+    return latent, drawn_at - np.log(weights * len(weights))
+
+
+def _kernel(activations: Array, weights: Array) -> Array:
+    return np.asarray(activations.T @ (weights[:, None] * activations))

@@ -6,13 +6,13 @@ from functools import cached_property
 import numpy as np
 from attrs import frozen
 
-from fltheory.meanfield.branches import distinct_rows, neuron_states
+from fltheory.meanfield.branches import activity_codes, input_groups, neuron_states, occupied_codes
 from fltheory.meanfield.ensemble import NeuronEnsemble
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.validation import Array, Integers
 
-_MOST_ROWS = 12  # distinct targets up to which particles are told apart by their code
+_MOST_ENTRIES = 2**25  # of phi a^T of the neurons that answer for new inputs
 
 
 @frozen(eq=False)
@@ -48,15 +48,16 @@ class SampledPosterior(NeuronPosterior):
 
     @cached_property
     def _member(self) -> Integers:
-        """The branch of each particle: its 0/1 code over the distinct targets, (M,)."""
-        rows, member = distinct_rows(self.targets)
-        if len(rows) > _MOST_ROWS:
+        """The branch of each particle: its 0/1 code over groups of inputs, (M,).
+
+        Where phi has a slope at infinity the bulk is one branch, and has no codes.
+        """
+        if not self.nonlinearity.is_bounded:
             return np.zeros(len(self.weights), dtype=np.int64)
         scale = math.sqrt(float((self.factor**2).sum(1).max()))
         middle = float(np.mean(self.nonlinearity(neuron_states(self.nonlinearity, scale))))
-        means = [self._activations[:, member == r].mean(1) for r in range(len(rows))]
-        _, branch = np.unique(np.stack(means, axis=1) > middle, axis=0, return_inverse=True)
-        return branch.reshape(-1).astype(np.int64)
+        codes = activity_codes(self._activations, input_groups(self.targets), middle)
+        return occupied_codes(codes, self.weights)
 
     @cached_property
     def branches(self) -> BranchTable:
@@ -84,11 +85,27 @@ class SampledPosterior(NeuronPosterior):
         return self.latent[chosen] @ self.factor.T, self._readout_means[chosen] + noise
 
     @cached_property
+    def _answering(self) -> tuple[Integers, Array]:
+        """Which particles answer for new inputs, and their weights: as many as memory allows, (n,) each."""
+        size, most = len(self.weights), _MOST_ENTRIES // self.targets.size
+        if size <= most:
+            return np.arange(size), self.weights
+        positions = (np.random.default_rng(self.seed).random() + np.arange(most)) / most
+        chosen = np.searchsorted(np.cumsum(self.weights), positions)
+        return np.minimum(chosen, size - 1), np.full(most, 1.0 / most)
+
+    @cached_property
     def _ensemble(self) -> NeuronEnsemble:
-        noise = np.random.default_rng(self.seed).standard_normal(self._readout_means.shape)
-        readouts = self._readout_means + math.sqrt(self.readout_variance) * noise
+        chosen, weights = self._answering
+        means = self._readout_means[chosen]
+        noise = np.random.default_rng(self.seed + 2).standard_normal(means.shape)
+        readouts = means + math.sqrt(self.readout_variance) * noise
         outputs = self.targets - self.noise * self.field
-        return NeuronEnsemble(self._activations, readouts, self.weights, outputs, self.noise)
+        return NeuronEnsemble(self._activations[chosen], readouts, weights, outputs, self.noise)
+
+    def _centres(self, weights: Array) -> Array:
+        """<z_*> of new inputs given each particle that answers, (n, n')."""
+        return np.asarray(self.latent[self._answering[0]] @ weights.T)
 
     def training_variance(self) -> Array:
         return self._ensemble.training_variance()
@@ -96,8 +113,8 @@ class SampledPosterior(NeuronPosterior):
     def predict(self, inputs: NewInputs) -> tuple[Array, Array]:
         weights, rest = inputs.regression(self.factor)
         spread = np.maximum(np.diagonal(rest), 0.0)
-        return self._ensemble.predict(self.nonlinearity, self.latent @ weights.T, spread)
+        return self._ensemble.predict(self.nonlinearity, self._centres(weights), spread)
 
     def kernel(self, layer: int, inputs: NewInputs) -> Array:
         weights, rest = inputs.regression(self.factor)
-        return self._ensemble.kernel(self.nonlinearity, self.latent @ weights.T, rest, self.seed + 1)
+        return self._ensemble.kernel(self.nonlinearity, self._centres(weights), rest, self.seed + 1)

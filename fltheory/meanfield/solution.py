@@ -78,6 +78,29 @@ class Decomposition:
         return read_only(self.bulk + self.outliers.T @ self.outliers)
 
 
+@frozen
+class Agreement:
+    """How far a second answer to the same equations is from a solution, relative to it.
+
+    Attributes
+    ----------
+    other
+        What gave the second answer.
+    dual_field, kernel
+        Norm of the difference, of t and of <phi phi^T>.
+    missing_probability
+        The share of neurons that the solution knows nothing of.
+    """
+
+    other: str
+    dual_field: float
+    kernel: float
+    missing_probability: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.other}: t {self.dual_field:.1%}, kernel {self.kernel:.1%} apart"
+
+
 @frozen(eq=False, repr=False)
 class MeanFieldSolution(Representation):
     """The solution of the mean-field equations at infinite width.
@@ -97,10 +120,13 @@ class MeanFieldSolution(Representation):
     n_iterations
         Steps the solver took.
     method
-        "closed form" (linear, prior), "quadrature" (diagonal K_0), "ep", or "particles" (the residual
-        is that on the particles; compare two seeds for the error).
+        "closed form" (linear, prior, lazy), "quadrature" (diagonal K_0), "ep", or "particles" (the
+        residual is that on the particles; ``agreement`` tells the error).
     action_path
         S after each step of the solver, where it minimises S.
+    agreement
+        How far exact neurons are from EP, or two runs of particles from one another, which is twice
+        the standard error of the solution; None for the exact engines and where EP was not checked.
     """
 
     model: Model
@@ -111,13 +137,15 @@ class MeanFieldSolution(Representation):
     n_iterations: int
     method: str
     action_path: tuple[float, ...] = field(default=())
+    agreement: Agreement | None = None
 
     def __repr__(self) -> str:
         branches = ", ".join(f"{b.probability:.3f}" for b in self.branches)
         return (
             f"MeanFieldSolution({self.model.nonlinearity!r}, L={self.model.n_hidden_layers}, "
             f"NT={self.model.scaled_temperature:g}, branches=({branches}), "
-            f"free_energy={self.free_energy:.6g}, residual={self.residual:.1e}, method={self.method!r})"
+            f"free_energy={self.free_energy:.6g}, residual={self.residual:.1e}, method={self.method!r}"
+            f"{'' if self.agreement is None else f', {self.agreement}'})"
         )
 
     @property

@@ -9,6 +9,7 @@ from attrs import evolve, frozen
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.bulk import BulkSearch
 from fltheory.meanfield.condensed import CondensedPosterior
+from fltheory.meanfield.confirm import Confirmation
 from fltheory.meanfield.domain import DomainMinimum
 from fltheory.meanfield.dual import DualPoint, DualProblem
 from fltheory.meanfield.factorised import FactorisedPosterior
@@ -19,11 +20,11 @@ from fltheory.meanfield.lazy import solve_lazy
 from fltheory.meanfield.linear import solve_linear
 from fltheory.meanfield.neuron import NeuronPosterior
 from fltheory.meanfield.outliers import CondensedNeurons
-from fltheory.meanfield.particles import Particles
+from fltheory.meanfield.particles import Particles, Replicates, solve_twice
 from fltheory.meanfield.quadrature import GroupedSearch, GroupedTargets
 from fltheory.meanfield.readout import DualResult, solve_dual
 from fltheory.meanfield.sampled import SampledPosterior
-from fltheory.meanfield.solution import MeanFieldSolution
+from fltheory.meanfield.solution import Agreement, MeanFieldSolution
 from fltheory.meanfield.untrained import UntrainedPosterior
 from fltheory.model import Model
 from fltheory.numerics.validation import Array
@@ -35,8 +36,8 @@ _COLD = 3e-3  # N T below which a kernel that is not diagonal is approached from
 _COLDEST = 1e-4  # and from where the last step is to 0
 _LADDER = 0.5
 _EP_STEPS = 30  # of one attempt, where particles are the alternative
-_INACCURATE = 0.02  # root mean square gap of (5) on exact neurons from which EP is not believed
-_N_PARTICLES = 2000  # on the way; four times as many at the end
+_UNRESOLVED = 0.05  # relative standard error of t from which particles do not know it
+_N_PARTICLES = 1000  # of each of two runs, at first
 
 
 @frozen
@@ -186,8 +187,11 @@ def _solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
     if result.converged(settings.tolerance):
         solution = _mixture(model, result)
         assert isinstance(solution.neuron, MixturePosterior)
-        if not is_auto or solution.neuron.sampling_gap() < _INACCURATE:
+        if not is_auto:
             return solution
+        checked = solution.neuron.confirmation
+        if checked.holds():
+            return evolve(solution, agreement=_agreement(checked))
     if is_auto:
         return _solve_particles(model, settings)
     reached = "no branch converged" if result.point is None else f"residual {result.point.residual:.2e}"
@@ -207,6 +211,12 @@ def _dual_problem(model: Model, settings: Settings) -> DualProblem:
         model.readout_variance,
         model.nonlinearity,
         settings.seed,
+    )
+
+
+def _agreement(checked: Confirmation) -> Agreement:
+    return Agreement(
+        "exact neurons", checked.field_difference, checked.kernel_difference, checked.missing_probability
     )
 
 
@@ -247,17 +257,41 @@ def _solve_bulk(model: Model, settings: Settings) -> MeanFieldSolution:
 def _solve_particles(model: Model, settings: Settings) -> MeanFieldSolution:
     """By weighted particles: slower, of limited accuracy, and complete."""
     factor, targets, noise = _factor(model.input_kernel), model.task.targets, model.scaled_temperature
-    particles = Particles(
-        factor,
-        targets,
-        model.readout_variance,
-        model.nonlinearity,
-        n_particles=_N_PARTICLES,
-        seed=settings.seed,
+
+    def particles(seed: np.random.SeedSequence) -> Particles:
+        return Particles(
+            factor, targets, model.readout_variance, model.nonlinearity, n_particles=_N_PARTICLES, seed=seed
+        )
+
+    first, second = np.random.SeedSequence(settings.seed).spawn(2)
+    found = solve_twice(
+        (particles(first), particles(second)),
+        noise,
+        tolerance=settings.tolerance,
+        report=settings.report,
+        max_iterations=settings.max_iterations,
     )
-    converged = particles.cool(noise, tolerance=settings.tolerance, report=settings.report)
-    sample = particles.sample
-    assert sample is not None
+    solution = _sampled(model, settings, factor, found)
+    if not found.converged:
+        raise ConvergenceError(
+            f"the theory is not resolved at N T = {noise:g}: particles stopped with residual "
+            f"{solution.residual:.2e} (tolerance {settings.tolerance:.1e}); try a higher temperature or seed",
+            last=solution,
+        )
+    if 0.5 * found.field_difference > _UNRESOLVED:
+        raise ConvergenceError(
+            f"the dual field t is not resolved at N T = {noise:g}: two runs of particles differ by "
+            f"{found.field_difference:.1%}. Resolved are the outputs on the training inputs, to "
+            f"+-{found.output_difference:.2g} rms, and the kernel, to +-{found.kernel_difference:.1%}; try a "
+            "higher temperature",
+            last=solution,
+        )
+    return solution
+
+
+def _sampled(model: Model, settings: Settings, factor: Array, found: Replicates) -> MeanFieldSolution:
+    """The solution on the particles of two runs."""
+    targets, noise, sample = model.task.targets, model.scaled_temperature, found.sample
     field, condensed = sample.field, sample.condensed
     neuron: NeuronPosterior = SampledPosterior(
         sample.latent,
@@ -273,22 +307,16 @@ def _solve_particles(model: Model, settings: Settings) -> MeanFieldSolution:
     if condensed is not None:
         neuron = CondensedPosterior(model, neuron, condensed, factor, settings.seed)
     action = 0.5 * noise * float((field**2).sum()) - float((field * targets).sum()) + sample.log_partition
-    solution = MeanFieldSolution(
+    return MeanFieldSolution(
         model,
         neuron,
         -action,
         sample.residual,
         sample.largest_strength,
-        particles.n_rounds,
+        found.n_rounds,
         "particles",
+        agreement=Agreement("two runs of particles", found.field_difference, found.kernel_difference),
     )
-    if not converged:
-        raise ConvergenceError(
-            f"the theory is not resolved at N T = {noise:g}: particles stopped with residual "
-            f"{sample.residual:.2e} (tolerance {settings.tolerance:.1e}); try a higher temperature or seed",
-            last=solution,
-        )
-    return solution
 
 
 def _descend(

@@ -170,3 +170,27 @@ def test_zero_temperature():
     theory = posterior(flt.OrthogonalClassification(40, (0.5, 0.5)), 0.0, flt.ReLU()).solve()
     assert_allclose(theory.predict().mean, theory.model.task.targets, atol=1e-12)
     assert len(theory.outliers) == 2
+
+
+class Plain(flt.Nonlinearity):
+    """max(z, 0) with nothing declared."""
+
+    def __call__(self, z):
+        return 0.5 * (z + flt.namespace(z).abs(z))
+
+
+def test_one_formula_alone_gives_the_full_theory():
+    task = flt.OrthogonalClassification(30, (0.5, 0.5))
+    plain, stock = (posterior(task, 0.1, phi).solve() for phi in (Plain(), flt.ReLU()))
+    assert_allclose(plain.dual_field, stock.dual_field, atol=1e-8)
+    assert plain.free_energy == pytest.approx(stock.free_energy, rel=1e-9)
+    assert len(plain.outliers) == len(stock.outliers)
+
+
+def test_the_hot_limit_is_the_prior():
+    task = flt.OrthogonalClassification(10, (0.5, 0.5))
+    prior = posterior(task, np.inf, flt.ReLU()).solve()
+    hot = posterior(task, 1e4, flt.ReLU()).solve()
+    assert_allclose(hot.kernel(1), prior.kernel(1), atol=1e-3)
+    assert_allclose(prior.kernel(1)[0, :2], [0.5, 1 / (2 * np.pi)], atol=1e-12)
+    assert not hot.outliers
