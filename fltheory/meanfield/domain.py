@@ -10,6 +10,9 @@ from fltheory.numerics.constrained import CurvedEvaluation, minimise_constrained
 from fltheory.numerics.newton import Evaluation, minimise
 from fltheory.numerics.validation import Array
 
+_MOST_SEARCHES = 5
+_OVERLOOKED = 1e-6  # by how much a ray must exceed 1 to have been overlooked
+
 
 @frozen(eq=False)
 class DomainMinimum:
@@ -54,10 +57,13 @@ def minimise_in_domain(
     max_iterations: int = 50,
     radius: float = np.inf,
     report: Callable[[float], None] = lambda residual: None,
+    thorough: bool = False,
 ) -> DomainMinimum:
     """Minimise S of the bulk from ``start``, with the rays of each point as constraints.
 
-    ``known`` are rays near ``start``; the rest as in ``minimise_constrained``.
+    ``known`` are rays near ``start``. If ``thorough``, rays are looked for once more at the solution, from
+    many starts; one that was overlooked is taken in and the search goes on. The rest is as in
+    ``minimise_constrained``.
     """
     rays = known
 
@@ -66,16 +72,23 @@ def minimise_in_domain(
         rays = search(field, rays)
         return rays
 
-    found = minimise_constrained(
-        evaluate,
-        constraints,
-        start,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        radius=radius,
-        report=report,
-    )
-    point = found.point
+    for _ in range(_MOST_SEARCHES):
+        found = minimise_constrained(
+            evaluate,
+            constraints,
+            start,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            radius=radius,
+            report=report,
+        )
+        point, start = found.point, found.point.x
+        if not thorough or not found.converged:
+            break
+        known_strength = max(ray.strength for ray in rays)
+        rays = search.thorough(start, rays)
+        if rays[0].strength < max(1.0, known_strength) + _OVERLOOKED:
+            break
     return DomainMinimum(
         point.x,
         point.here.value,

@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from fltheory.meanfield.branches import distinct_rows
 from fltheory.numerics.validation import Array, Booleans
 
 _ALL_SIGNS = 6  # distinct rows of t up to which every pattern of signs is a start
-_N_RANDOM = 24  # random directions beyond the axes, and random neurons
-_ALTERNATIONS, _PROJECTIONS = 40, 40  # steps in u, and of the box program inside each
+_N_RANDOM, _MANY = 24, 200  # random directions beyond the axes, and random neurons; to make sure
+_ALTERNATIONS, _PROJECTIONS = 12, 15  # steps in u, and of the box program inside each
 _SETTLED = 1e-10
 _KINK = 1e-3  # relative |z| of an entry that may sit at the kink
+_CONSISTENT = 1e-6  # relative error of (12) up to which the active sets of a ray are right
 _SAME = 1e-3  # relative difference of two rays that are one
 _IRRELEVANT = 0.5  # lambda below which a ray is no constraint, if another is above
 _MOST_CHANGES = 20  # of the active sets of one ray
@@ -76,6 +77,14 @@ class Ray:
             turn = np.outer(response @ (drive @ u), side) + np.outer(response @ (drive @ side), u)
             columns.append(turn.reshape(-1, 1) / math.sqrt(gap))
         return np.asarray(math.sqrt(2.0 * self.readout_variance) * np.concatenate(columns, axis=1))
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether the neuron's readout is the one that its activity asks for, (12)."""
+        gain = self.strength / self.readout_variance
+        return bool(
+            np.linalg.norm(self.activations @ self.field - gain * self.direction) < _CONSISTENT * gain
+        )
 
     @property
     def excess(self) -> float:
@@ -152,12 +161,19 @@ class RaySearch:
         sigma_a^2.
     seed
         Of the random starts.
+    n_random
+        How many of each kind.
     """
 
     factor: Array
     slopes: tuple[float, float]
     readout_variance: float
     seed: int = 0
+    n_random: int = _N_RANDOM
+
+    def thorough(self, field: Array, known: Sequence[Ray]) -> list[Ray]:
+        """The rays at t from many more starts."""
+        return evolve(self, n_random=_MANY)(field, known)
 
     def __call__(self, field: Array, known: Sequence[Ray] = ()) -> list[Ray]:
         """The rays at t (P, m), strongest first, from starts of all kinds and from ``known`` rays."""
@@ -168,6 +184,7 @@ class RaySearch:
             starts.append((directions, slopes * (directions @ field.T)))
         directions, pulls = self._ascend(field, *(np.concatenate(part) for part in zip(*starts, strict=True)))
         rays = [self._exact(field, u, v) for u, v in zip(directions, pulls, strict=True)]
+        rays = [ray for ray in rays if ray.is_consistent] or rays
         kept: list[Ray] = []
         for ray in sorted(rays, key=lambda ray: -ray.strength):
             scale = _SAME * np.abs(ray.preactivations).max()
@@ -178,7 +195,7 @@ class RaySearch:
     def _from_signs(self, field: Array) -> tuple[Array, Array]:
         """Starts u, v: axes, random directions, and the best u for each pattern of signs of few classes."""
         m = field.shape[1]
-        random = np.random.default_rng(self.seed).standard_normal((_N_RANDOM if m > 1 else 0, m))
+        random = np.random.default_rng(self.seed).standard_normal((self.n_random if m > 1 else 0, m))
         starts = [np.eye(m), -np.eye(m), random]
         rows, member = distinct_rows(field)
         if len(rows) <= _ALL_SIGNS:
@@ -192,7 +209,8 @@ class RaySearch:
 
     def _from_neurons(self, field: Array) -> tuple[Array, Array]:
         """Starts u, v of random neurons of the prior."""
-        random = np.random.default_rng(self.seed + 1).standard_normal((_N_RANDOM, self.factor.shape[1]))
+        rng = np.random.default_rng(self.seed + 1)
+        random = rng.standard_normal((self.n_random, self.factor.shape[1]))
         z = random @ self.factor.T
         directions = _unit(self._activate(z) @ field, np.eye(field.shape[1])[0])
         return directions, self._slopes(z > 0) * (directions @ field.T)

@@ -144,7 +144,9 @@ class Particles:
         self._move()
         return found.converged
 
-    def minimise(self, activations: Array, drawn_at: Array, noise: float, tolerance: float) -> DomainMinimum:
+    def minimise(
+        self, activations: Array, drawn_at: Array, noise: float, tolerance: float, *, thorough: bool = False
+    ) -> DomainMinimum:
         """S on a sample (see ``SampleDual``), within the domain where no neuron condenses."""
         dual = SampleDual(activations, drawn_at, self.targets, noise, self.readout_variance)
         if self._ray_search is None:
@@ -157,6 +159,7 @@ class Particles:
             tolerance=tolerance,
             max_iterations=_MOST_STEPS,
             radius=_FIRST_RADIUS,
+            thorough=thorough,
         )
 
     def _resample(self, there: SampleEvaluation) -> None:
@@ -219,10 +222,12 @@ class Particles:
         report(sample.residual)
         return evolve(sample, log_partition=log_partition + sample.log_partition)
 
-    def solved(self, latent: Array, drawn_at: Array, noise: float, tolerance: float) -> ParticleSample:
+    def solved(
+        self, latent: Array, drawn_at: Array, noise: float, tolerance: float, *, thorough: bool = False
+    ) -> ParticleSample:
         """The minimum of S on particles (n, q), with log Z relative to the laws that they are drawn from."""
         activations = self.law.activations(latent)
-        found = self.minimise(activations, drawn_at, noise, tolerance)
+        found = self.minimise(activations, drawn_at, noise, tolerance, thorough=thorough)
         there = SampleDual(activations, drawn_at, self.targets, noise, self.readout_variance)(found.x)
         weights, condensed, largest = there.weights, None, None
         if self._ray_search is not None:
@@ -273,14 +278,16 @@ def solve_twice(
 
     Their difference is twice the standard error of what they share.
     """
-    options = {"tolerance": tolerance, "report": report, "max_iterations": max_iterations}
-    settled = [run.cool(noise, **options) for run in runs]  # type: ignore[arg-type]
+    roughly = max(tolerance, _ON_THE_WAY)  # each alone is known to its sampling error only
+    settled = [
+        run.cool(noise, tolerance=roughly, report=report, max_iterations=max_iterations) for run in runs
+    ]
     first, second = (run.sample for run in runs)
     assert first is not None
     assert second is not None
     latent, drawn_at = (np.concatenate(part) for part in zip(*map(_as_drawn, runs), strict=True))
     runs[0].field = 0.5 * (first.field + second.field)
-    sample = runs[0].solved(latent, drawn_at, noise, tolerance)
+    sample = runs[0].solved(latent, drawn_at, noise, tolerance, thorough=True)
     log_partition = sample.log_partition + 0.5 * (first.log_partition + second.log_partition)
     kernels = [_kernel(runs[0].law.activations(s.latent), s.weights) for s in (first, second)]
     difference = first.field - second.field

@@ -424,7 +424,13 @@ class GroupedSearch:
         scaled = RootCounts(dual)
         largest = _FIRST_RADIUS * float(scaled.root.max())
         found = minimise_in_domain(
-            scaled, self.ray_search, scaled.root * step.x, step.rays, tolerance=tolerance, radius=largest
+            scaled,
+            self.ray_search,
+            scaled.root * step.x,
+            step.rays,
+            tolerance=tolerance,
+            radius=largest,
+            thorough=self.n_points == _FINE,
         )
         return evolve(found, x=found.x / scaled.root)
 

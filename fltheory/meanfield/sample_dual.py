@@ -18,7 +18,6 @@ from fltheory.numerics.validation import Array
 _TRUSTED_ESS = 0.5  # relative effective sample size of the reweighting, at least
 _N_SELF_CONSISTENT = 20
 _LOOSEST, _TIGHTEST = 0.05, 1e-8  # relative residuals of a Newton step, by conjugate gradients
-_STEPWISE = 1e-4  # and of a step with constraints
 
 
 Report = Callable[[float], None]
@@ -99,7 +98,7 @@ class SampleEvaluation:
         accuracy = 0.3 * float(np.abs(self.gradient).max())
         return self.solve(-self.gradient, tolerance=min(_LOOSEST, max(_TIGHTEST, accuracy)))
 
-    def solve(self, right: Array, curvature: Array | None = None, *, tolerance: float = _STEPWISE) -> Array:
+    def solve(self, right: Array, curvature: Array | None = None, *, tolerance: float = _TIGHTEST) -> Array:
         """(H + W W^T)^{-1} b, to a relative residual: the Hessian (10p) is applied, never written out.
 
         ``right`` is (P, m) or (P, m, k), ``curvature`` W (P m, r).

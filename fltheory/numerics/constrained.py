@@ -5,7 +5,7 @@ the dual of that problem: non-negative least squares with one unknown a constrai
 come and go from one point to the next, as those of a maximum over directions do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -65,10 +65,7 @@ class ConstrainedPoint(Generic[_C]):
 
     @property
     def gap(self) -> Array:
-        pull = sum(
-            (m * c.gradient for m, c in zip(self.multipliers, self.constraints, strict=True)),
-            start=np.zeros_like(self.x),
-        )
+        pull = sum((m * c.gradient for m, c in self._weighted), start=np.zeros_like(self.x))
         return np.asarray(self.here.gradient + pull)
 
     @property
@@ -86,24 +83,41 @@ class ConstrainedPoint(Generic[_C]):
         return self.here.value + penalty * self.excess
 
     def step(self) -> tuple[Array, Array]:
-        """Minimum of the quadratic model on the linearised constraints, and its multipliers."""
-        roots = [
-            np.sqrt(m) * c.curvature for m, c in zip(self.multipliers, self.constraints, strict=True) if m > 0
-        ]
-        curvature = np.concatenate([np.empty((self.x.size, 0)), *roots], axis=1)
-        normals = np.stack([self.here.gradient, *(c.gradient for c in self.constraints)], axis=-1)
-        solved = self.here.solve(normals, curvature)
-        free, normals, solved = -solved[..., 0], normals[..., 1:], solved[..., 1:]
-        if not self.constraints:
-            return free, np.zeros(0)
+        """Minimum of the quadratic model on the linearised constraints, and its multipliers.
+
+        Only the constraints that bind are solved for; those that the step would violate join them.
+        """
+        kept = [np.sqrt(m) * c.curvature for m, c in self._weighted if m > 0]
+        curvature = np.concatenate([np.empty((self.x.size, 0)), *kept], axis=1)
+        free = step = -self.here.solve(self.here.gradient[..., None], curvature)[..., 0]
         n = len(self.constraints)
-        response = normals.reshape(-1, n).T @ solved.reshape(-1, n)
-        reached = np.array([c.excess for c in self.constraints]) + normals.reshape(-1, n).T @ free.ravel()
-        response = 0.5 * (response + response.T)
-        response[np.diag_indices(n)] += 1e-12 * np.trace(response) + 1e-300
-        root = np.linalg.cholesky(response)  # minimise m.R m / 2 - m.reached over m >= 0
-        multipliers = nnls(root.T, np.linalg.solve(root, reached))[0]
-        return free - solved @ multipliers, multipliers
+        normals = (
+            np.stack([c.gradient for c in self.constraints], axis=-1) if n else np.empty((*step.shape, 0))
+        )
+        flat, excess = normals.reshape(self.x.size, n), np.array([c.excess for c in self.constraints])
+        binding, solved, multipliers = np.zeros(0, dtype=int), np.empty_like(normals), np.zeros(n)
+        joining = np.flatnonzero((self.multipliers > 0) | (excess + flat.T @ step.ravel() > 0))
+        while joining.size:
+            solved[..., joining] = self.here.solve(normals[..., joining], curvature)
+            binding = np.concatenate([binding, joining])
+            responses = flat[:, binding].T @ solved.reshape(self.x.size, n)[:, binding]
+            reached = excess[binding] + flat[:, binding].T @ free.ravel()
+            multipliers[binding] = _dual_minimum(responses, reached)
+            step = free - solved[..., binding] @ multipliers[binding]
+            violated = excess + flat.T @ step.ravel() > _ROUNDING
+            joining = np.setdiff1d(np.flatnonzero(violated), binding)
+        return step, multipliers
+
+    @property
+    def _weighted(self) -> Iterator[tuple[float, _C]]:
+        return zip(self.multipliers, self.constraints, strict=True)
+
+
+def _dual_minimum(responses: Array, reached: Array) -> Array:
+    """The m >= 0 that minimises m.R m / 2 - m.r."""
+    values, vectors = np.linalg.eigh(0.5 * (responses + responses.T))
+    root = np.sqrt(np.maximum(values, _ROUNDING * values[-1]))  # constraints may be nearly the same
+    return np.asarray(nnls(root[:, None] * vectors.T, (vectors.T @ reached) / root)[0])
 
 
 @frozen(eq=False)
