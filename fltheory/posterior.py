@@ -161,10 +161,10 @@ class DeepNetworkPosterior:
         Parameters
         ----------
         method
-            "auto": closed form for linear phi, exact integrals for orthogonal inputs, expectation
-            propagation for other kernels, and particles where that fails; "ep" or "particles": that
-            engine for any bounded phi. Two seeds of particles typically
-            differ by 0.5 % in t, by a few percent where many codes compete.
+            "auto": closed form for linear and lazy networks, exact integrals for orthogonal inputs, for
+            other kernels expectation propagation (bounded phi), held against exact neurons, or
+            particles (any phi, and where the former fails); "ep" or "particles": that engine.
+            ``MeanFieldSolution.agreement`` says how far a second answer is.
         start
             A solution to start from, for the same number of inputs and outputs.
         finite_width
@@ -173,7 +173,7 @@ class DeepNetworkPosterior:
         tolerance
             On the residual, the largest absolute entry of Y - N T t - <phi a^T>.
         max_iterations
-            Newton steps of one attempt.
+            Newton steps of one attempt; rounds of particles at one N T.
         seed
             Of the search for branches and of quasi-random points.
         progress

@@ -36,6 +36,7 @@ _COLD = 3e-3  # N T below which a kernel that is not diagonal is approached from
 _COLDEST = 1e-4  # and from where the last step is to 0
 _LADDER = 0.5
 _EP_STEPS = 30  # of one attempt, where particles are the alternative
+_WORST_QUADRATURE = 1e-3  # relative error of Gaussian averages of phi
 _UNRESOLVED = 0.05  # relative standard error of t from which particles do not know it
 _N_PARTICLES = 1000  # of each of two runs, at first
 
@@ -73,7 +74,19 @@ def solve_model(model: Model, settings: Settings) -> MeanFieldSolution:
     return corrected(solution, settings.seed) if settings.finite_width and not is_linear else solution
 
 
+def _check_resolved(model: Model) -> None:
+    """Refuse a phi that varies faster than the quadrature at the scale of the preactivations."""
+    scale = math.sqrt(float(np.diagonal(model.input_kernel).max())) or 1.0
+    error = model.nonlinearity.quadrature_error(scale)
+    if not error < _WORST_QUADRATURE:
+        raise ValueError(
+            f"nonlinearity: expected a function whose averages the quadrature resolves; those of "
+            f"{model.nonlinearity!r} over z of standard deviation {scale:.3g} are off by {error:.1g} (relative)"
+        )
+
+
 def _solve(model: Model, settings: Settings) -> MeanFieldSolution:
+    _check_resolved(model)
     if model.is_lazy:
         return solve_lazy(model)
     if model.nonlinearity.is_linear:

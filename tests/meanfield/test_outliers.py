@@ -172,6 +172,37 @@ def test_zero_temperature():
     assert len(theory.outliers) == 2
 
 
+def test_the_bulk_by_expectation_propagation():
+    """EP, which knows nothing of orthogonal inputs, agrees with the exact integrals to a percent."""
+    p = posterior(flt.OrthogonalClassification(40, (0.5, 0.5)), 0.05, flt.ReLU())
+    exact, ep = p.solve(), p.solve(method="ep")
+    assert ep.method == "ep"
+    assert len(ep.outliers) == 2
+    assert ep.certificate == pytest.approx(1.0, abs=1e-6)
+    assert_allclose(ep.dual_field, exact.dual_field, atol=0.02)
+    assert_allclose(ep.kernel(1), exact.kernel(1), atol=0.03)
+
+
+class Wave(flt.Nonlinearity):
+    """sin(300 z), faster than the quadrature."""
+
+    def __call__(self, z):
+        return flt.namespace(z).sin(300 * z)
+
+
+class Square(flt.Nonlinearity):
+    """z^2."""
+
+    def __call__(self, z):
+        return z * z
+
+
+@pytest.mark.parametrize(("phi", "words"), [(Wave(), "quadrature"), (Square(), "linear growth|faster")])
+def test_what_cannot_be_solved_is_refused_by_name(phi, words):
+    with pytest.raises(ValueError, match=rf"nonlinearity.*({words})"):
+        posterior(flt.OrthogonalClassification(10, (0.5, 0.5)), 0.1, phi).solve()
+
+
 class Plain(flt.Nonlinearity):
     """max(z, 0) with nothing declared."""
 
