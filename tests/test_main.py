@@ -81,13 +81,15 @@ def test_a_run_prints_both_answers_and_draws_them(tmp_path, monkeypatch, capsys)
     for line in (
         "flt.Linear()",
         "flt.Sigmoid()",
+        "flt.ReLU()",
+        "certificate",
         "analog code",
         "code 1-0",
         "residual",
         "figure: fltheory.png",
     ):
         assert line in printed.out
-    assert printed.out.count("K_1, diagonal") == 2
+    assert printed.out.count("K_1, diagonal") == 3
 
 
 def test_the_printed_python_does_the_same(tmp_path, monkeypatch, capsys):
@@ -102,7 +104,7 @@ def test_the_printed_python_does_the_same(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "options", [["--nonlinearity", "ReLU"], ["--nonlinearity", "Sigmoid", "--depth", "2"]]
+    "options", [["--nonlinearity", "ReLU", "--depth", "2"], ["--nonlinearity", "Sigmoid", "--depth", "2"]]
 )
 def test_a_case_without_theory_is_sampled(tmp_path, capsys, options):
     assert run(*options, "--output", str(tmp_path / "figure.pdf")) == 0

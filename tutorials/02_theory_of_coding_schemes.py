@@ -92,8 +92,8 @@ print("U at T = 0:           ", np.diag(cold.readout_covariance).round(4), " by 
 
 # %% [markdown]
 # At zero temperature $U=\sigma_a^2x$, where $x(x-1)=g/\sigma_a^2$ and $g$ is the strength of the targets in
-# $Y^TK_0^{-1}Y$, here the number of inputs of a class. Learning stretches the cloud of readouts by a factor
-# $x\approx43$ (30 for the small classes), while its centre stays at zero. A neuron has any mixture of
+# $Y^TK_0^{-1}Y$, here the number of inputs of a class. Learning multiplies the variance of the readouts
+# by $x\approx43$ (30 for the small classes), while their mean stays at zero. A neuron has any mixture of
 # readouts, and its preactivations follow: $\langle z\rangle=K_0ta$. That is the **analog code**.
 #
 # ## Sigmoid: branches
@@ -160,8 +160,8 @@ def normalised(u):
 t = relu.dual_field[first]  # a row for each class
 anywhere = normalised(np.random.default_rng(0).standard_normal((200_000, 3)))
 outliers = normalised(np.array([outlier.readout for outlier in relu.outliers]))
-print("largest lambda among 200,000 directions:", growth(anywhere, t).max().round(5))
-print("lambda of the outliers:                 ", growth(outliers, t).round(5))
+print(f"largest lambda among 200,000 directions: {growth(anywhere, t).max():.6f}")
+print("lambda of the outliers:                 ", *[f"{size:.6f}" for size in growth(outliers, t)])
 
 # %% [markdown]
 # $\lambda$ is at most 1, and equal to 1 in the directions of the outliers. That is how the solver knows that
@@ -169,7 +169,7 @@ print("lambda of the outliers:                 ", growth(outliers, t).round(5))
 #
 # ## Side by side
 #
-# Kernels first. The diagonal is off the scale, which is chosen for pairs of different inputs.
+# Kernels first. The scale is chosen for pairs of different inputs, so the diagonal can be above it.
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.2), layout="constrained")
@@ -262,14 +262,14 @@ for panel, (name, (origin, direction, label)) in zip(axes, lines.items(), strict
     panel.plot(r, prior - prior.min(), color="0.6", linestyle="--", label="prior alone")
     panel.set(title=name, xlabel=label, ylim=(-2, 80))
 axes[0].set_ylabel("energy above its minimum")
-_ = axes[0].legend(frameon=False)
+_ = axes[2].legend(frameon=False, loc="center left", handlelength=1.2)
 
 # %% [markdown]
 # * **Linear.** $\log\zeta=h^2/2$ exactly, so $A$ is a parabola, and it has only one valley. Learning has
 #   made it forty times flatter than the prior: the gain nearly balances it in *every* direction along the
 #   targets.
 # * **Sigmoid.** The gain wins at intermediate readouts, the prior at large ones, and there are separate
-#   valleys with a barrier between. It is proportional to $P$: neurons cannot cross it.
+#   valleys with a barrier between, here of 31. Barriers grow with $P$, and neurons hardly ever cross them.
 # * **ReLU.** To the left the fields are negative on class 0, $\phi$ is silent and the prior is left alone. To
 #   the right, beyond a valley next to zero (the bulk), $A$ levels off instead of rising: gain and prior
 #   balance, which is $\lambda=1$. A neuron on this plateau may have any size, which costs nothing, until the
@@ -353,10 +353,10 @@ for panel in axes:
     panel.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# (Lower temperatures are to the right.) While it is warm, $t\approx Y/NT$ and the three are alike: one
-# valley, $A$ nearly that of the prior, no structure. As $NT$ falls the field grows, and the bottom of the
-# valley becomes flatter, its curvature being $A''=1/\sigma_a^2-t^T\,\mathrm{Cov}(\phi)\,t$. In units of
-# $1/\sigma_a^2$:
+# (Lower temperatures are to the right. Code 1-0-1 has the share of 1-1-0.) While it is warm, $t\approx
+# Y/NT$ and the three are alike: one valley, $A$ nearly that of the prior, no structure. As $NT$ falls the
+# field grows, and the bottom of the valley becomes flatter, its curvature being
+# $A''=1/\sigma_a^2-t^T\,\mathrm{Cov}(\phi)\,t$. In units of $1/\sigma_a^2$:
 
 # %%
 print("NT                          ", *[f"{scaled:6}" for scaled in SWEEP])
@@ -486,18 +486,20 @@ for c in range(3):
 #
 # ## Two more nonlinearities
 #
-# If the slopes decide, they tell us the codes of other networks in advance. `LeakyReLU` has two different
-# slopes, `Tanh` none.
+# If the slopes decide, they let us guess the codes of other networks. `LeakyReLU` has two different slopes,
+# `Tanh` none.
 
 # %%
 for phi in MORE:
     theory = evolve(sigmoid, nonlinearity=phi).solve()
     shares = [round(branch.probability, 3) for branch in theory.branches]
-    print(f"{phi!r:32} certificate {theory.certificate}, {len(theory.outliers)} outliers, shares {shares}")
+    print(f"{phi!r:32} {len(theory.outliers)} outliers, shares of branches {shares}")
 
 # %% [markdown]
 # `LeakyReLU` condenses like ReLU. `Tanh` has branches, now for all eight codes and in equal shares. As it is
-# odd, $(-z,-a)$ is as probable as $(z,a)$, so every code comes with its opposite.
+# odd, $(-z,-a)$ is as probable as $(z,a)$, so every code comes with its opposite. (With a slope
+# neurons can condense, but whether $\lambda$ reaches 1 depends on all of $\phi$. The next tutorial has a
+# nonlinearity that finds codes first.)
 #
 # ## What to take along
 #
@@ -510,4 +512,4 @@ for phi in MORE:
 #   is 1 on outliers and nowhere larger.
 # * Kernels hardly tell the codes apart. Single neurons do.
 #
-# The next tutorial makes a nonlinearity of its own and asks the same questions.
+# To go on, make a nonlinearity of your own and ask the same questions, as in the next tutorial.

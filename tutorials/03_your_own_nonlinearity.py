@@ -338,8 +338,8 @@ for slope in SLOPES:
 # %% [markdown]
 # There are branches as if $\phi$ were bounded, since the targets are fitted by a field for which $\lambda$ is
 # still below 1. The steeper tail changes the code, though: each neuron responds to one class instead of two,
-# as the outliers of ReLU do, but a third of the layer does so, not one neuron. As $NT$ falls the field
-# grows, and what matters is which comes first: codes, or $\lambda=1$.
+# as the outliers of ReLU do, but with it a quarter or half of the layer, not one neuron. As $NT$ falls the
+# field grows, and what matters is which comes first: codes, or $\lambda=1$.
 #
 # ## What cannot be had
 

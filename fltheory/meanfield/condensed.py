@@ -86,12 +86,16 @@ class CondensedPosterior(NeuronPosterior):
         return z, NeuronEnsemble(self.model.nonlinearity(z), readouts, weights, outputs, noise)
 
     def training_variance(self) -> Array:
+        if not len(self.condensed):
+            return self.bulk.training_variance()
         _, ensemble = self._ensemble
         missed = self.model.scaled_temperature * ensemble.respond(self._fluctuations)
         return ensemble.training_variance() + self._seen_through(missed)
 
     def predict(self, inputs: NewInputs) -> tuple[Array, Array]:
         """Mean (15), and the variance (16) with what condensed neurons fluctuate, (16b)."""
+        if not len(self.condensed):
+            return self.bulk.predict(inputs)
         z, ensemble = self._ensemble
         regression, rest = inputs.regression(self.factor)
         inverse = np.linalg.pinv(self.factor)

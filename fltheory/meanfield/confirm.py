@@ -42,8 +42,9 @@ class Confirmation:
         Root mean square of Y - N T t - <phi a^T> over them: what EP's residual cannot see.
     field_difference, field_error
         By how much t moves to close it, relative to t, and the standard error of that.
-    kernel_difference
-        By how much <phi phi^T> of the neurons there differs from that at the solution, relative.
+    kernel_difference, kernel_error
+        By how much <phi phi^T> of the neurons there differs from that at the solution, relative, and the
+        standard error of that.
     missing_probability
         The share of neurons there outside all of EP's branches, or of a code that none has.
     """
@@ -52,12 +53,14 @@ class Confirmation:
     field_difference: float
     field_error: float
     kernel_difference: float
+    kernel_error: float
     missing_probability: float
 
     def holds(self, tolerance: float = 0.02) -> bool:
         """Whether the solution is right to a relative accuracy, within two standard errors."""
         close = self.field_difference < tolerance + 2.0 * self.field_error
-        return close and max(self.kernel_difference, 2.0 * self.missing_probability) < tolerance
+        same = self.kernel_difference < tolerance + 2.0 * self.kernel_error
+        return close and same and 2.0 * self.missing_probability < tolerance
 
 
 def confirm(point: DualPoint, kernel: Array, *, n_neurons: int = _N_NEURONS, seed: int = 0) -> Confirmation:
@@ -84,6 +87,7 @@ def confirm(point: DualPoint, kernel: Array, *, n_neurons: int = _N_NEURONS, see
         field_difference=_relative(found.field - point.field, point.field),
         field_error=found.error / float(np.linalg.norm(point.field)),
         kernel_difference=_relative(found.at.kernel - kernel, kernel),
+        kernel_error=found.kernel_error / float(np.linalg.norm(kernel)),
         missing_probability=float(found.at.weights @ _missing(point, known, latent, law)),
     )
     if first.field_difference < _SETTLED * first.field_error and first.missing_probability < _RARE:
@@ -97,6 +101,7 @@ def confirm(point: DualPoint, kernel: Array, *, n_neurons: int = _N_NEURONS, see
         field_difference=_relative(found.field - point.field, point.field),
         field_error=found.error / float(np.linalg.norm(point.field)),
         kernel_difference=_relative(found.at.kernel - kernel, kernel),
+        kernel_error=found.kernel_error / float(np.linalg.norm(kernel)),
         missing_probability=float(found.at.weights @ _missing(point, known, latent, law)),
     )
 
@@ -150,10 +155,11 @@ def _equilibrated(
 
 @frozen(eq=False)
 class _Solved:
-    """t on exact neurons, its standard error as a norm, and what the neurons weigh there."""
+    """t on exact neurons, standard errors of it and of the kernel as norms, and what the neurons weigh."""
 
     field: Array
     error: float
+    kernel_error: float
     at: SampleEvaluation
 
 
@@ -163,12 +169,16 @@ def _solved(law: NeuronLaw, latent: Array, problem: DualProblem) -> tuple[Sample
     drawn_at = exponent(activations, law.field, problem.readout_variance)
     dual = SampleDual(activations, drawn_at, problem.targets, problem.noise, problem.readout_variance)
     field = minimise(dual, law.field, tolerance=_TOLERANCE, max_iterations=10).x
-    there, steps = dual(field), []
+    there, steps, kernels = dual(field), [], []
     for part in np.array_split(np.arange(len(latent)), _N_FAMILIES):
         family = evolve(dual, activations=activations[part], drawn_at=drawn_at[part])
         steps.append(there.solve(-family(field).gradient, tolerance=_TOLERANCE))
-    error = float(np.linalg.norm(np.std(steps, axis=0, ddof=1)) / math.sqrt(_N_FAMILIES))
-    return dual(law.field), _Solved(field, error, there)
+        kernels.append(family(field).kernel)
+    error, kernel_error = (
+        float(np.linalg.norm(np.std(parts, axis=0, ddof=1)) / math.sqrt(_N_FAMILIES))
+        for parts in (steps, kernels)
+    )
+    return dual(law.field), _Solved(field, error, kernel_error, there)
 
 
 def _outside(branches: GaussianClusters, latent: Array) -> Booleans:

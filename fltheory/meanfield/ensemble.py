@@ -90,13 +90,28 @@ class NeuronEnsemble:
             mean[some], variance[some] = answer(first, second)
         return mean, np.maximum(variance, 0.0)
 
-    def kernel(self, nonlinearity: Nonlinearity, centres: Array, rest: Array, seed: int) -> Array:
-        """<phi_* phi_*^T>, (n', n'), for z_* of mean ``centres`` (n, n') and covariance ``rest`` (n', n')."""
+    def kernel(
+        self, nonlinearity: Nonlinearity, centres: Array, rest: Array, seed: int, known: Array
+    ) -> Array:
+        """<phi_* phi_*^T>, (n', n'), for z_* of mean ``centres`` (n, n') and covariance ``rest`` (n', n').
+
+        What activations on the training inputs explain of it is corrected by their ``known`` kernel (P, P).
+        """
         values, vectors = np.linalg.eigh(rest)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         noise = np.random.default_rng(seed).standard_normal(centres.shape)
         activations = nonlinearity(centres + noise @ root.T)
-        return np.asarray(activations.T @ (self.weights[:, None] * activations))
+        weighted = self.weights[:, None] * activations
+        trained = self._kernel
+        explained = linalg.cho_solve(linalg.cho_factor(trained), self.activations.T @ weighted)
+        return np.asarray(activations.T @ weighted + explained.T @ (known - trained) @ explained)
+
+    @cached_property
+    def _kernel(self) -> Array:
+        """<phi phi^T> of these neurons on the training inputs, kept from being singular, (P, P)."""
+        kernel = self.activations.T @ (self.weights[:, None] * self.activations)
+        kernel[np.diag_indices_from(kernel)] += _ROUNDING
+        return np.asarray(kernel)
 
     def respond(self, right: Array) -> Array:
         """(N T + Cov(phi a^T))^{-1} b for b (P, m, k)."""
@@ -184,9 +199,7 @@ class NeuronEnsemble:
     @cached_property
     def _correction(self) -> Array:
         """What to add to readouts so that the mean outputs are exact, over the activations: (P, m)."""
-        kernel = self.activations.T @ (self.weights[:, None] * self.activations)
-        kernel[np.diag_indices_from(kernel)] += _ROUNDING
-        return np.asarray(linalg.cho_solve(linalg.cho_factor(kernel), self._surplus))
+        return np.asarray(linalg.cho_solve(linalg.cho_factor(self._kernel), self._surplus))
 
     def _fitted(self, regression: Array) -> Array:
         """Centred sums over the outputs of each neuron, (P, m, k) -> (n, k)."""

@@ -148,4 +148,5 @@ class FactorisedPosterior(NeuronPosterior):
     def kernel(self, layer: int, inputs: NewInputs) -> Array:
         z, ensemble = self._ensemble
         centres, rest = self._given_neurons(inputs, z)
-        return ensemble.kernel(self.solution.dual.sites.nonlinearity, centres, rest, self.seed + 1)
+        phi, known = self.solution.dual.sites.nonlinearity, self.kernel_parts(1).total
+        return ensemble.kernel(phi, centres, rest, self.seed + 1, known)

@@ -117,4 +117,5 @@ class SampledPosterior(NeuronPosterior):
 
     def kernel(self, layer: int, inputs: NewInputs) -> Array:
         weights, rest = inputs.regression(self.factor)
-        return self._ensemble.kernel(self.nonlinearity, self._centres(weights), rest, self.seed + 1)
+        known = self.kernel_parts(1).total
+        return self._ensemble.kernel(self.nonlinearity, self._centres(weights), rest, self.seed + 1, known)

@@ -80,8 +80,8 @@ def _check_resolved(model: Model) -> None:
     error = model.nonlinearity.quadrature_error(scale)
     if not error < _WORST_QUADRATURE:
         raise ValueError(
-            f"nonlinearity: expected a function whose averages the quadrature resolves; those of "
-            f"{model.nonlinearity!r} over z of standard deviation {scale:.3g} are off by {error:.1g} (relative)"
+            f"nonlinearity: expected a function whose averages the quadrature resolves; got "
+            f"{model.nonlinearity!r}, whose averages at standard deviation {scale:.3g} are off by {error:.1g}"
         )
 
 

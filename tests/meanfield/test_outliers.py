@@ -225,3 +225,12 @@ def test_the_hot_limit_is_the_prior():
     assert_allclose(hot.kernel(1), prior.kernel(1), atol=1e-3)
     assert_allclose(prior.kernel(1)[0, :2], [0.5, 1 / (2 * np.pi)], atol=1e-12)
     assert not hot.outliers
+
+
+def test_predictions_where_nothing_condenses():
+    theory = posterior(flt.OrthogonalClassification(10, (0.5, 0.5)), 2.0, flt.ReLU()).solve()
+    assert theory.outliers == ()
+    assert theory.certificate < 1
+    found, known = theory.predict(theory.model.task.inputs), theory.predict()
+    assert_allclose(found.mean, known.mean, atol=1e-6)
+    assert_allclose(found.variance, known.variance, rtol=0.1)

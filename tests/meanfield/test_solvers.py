@@ -140,12 +140,10 @@ def test_zero_temperature_is_refused_naming_the_rank_or_the_inputs() -> None:
 
 def test_what_the_theory_does_not_cover_is_refused_by_name() -> None:
     p = posterior(classification(0))
-    with pytest.raises(ValueError, match="nonlinearity: .*bounded"):
-        evolve(p, nonlinearity=flt.ReLU()).solve()
     with pytest.raises(ValueError, match="n_hidden_layers: expected 1"):
         evolve(p, n_hidden_layers=2).solve()
-    with pytest.raises(ValueError, match="readout_scaling"):
-        evolve(p, readout_scaling="lazy").solve()
+    with pytest.raises(ValueError, match="finite_width: expected False for lazy"):
+        evolve(p, readout_scaling="lazy").solve(finite_width=True)
 
 
 def test_a_nonlinearity_given_by_one_formula_alone() -> None:
