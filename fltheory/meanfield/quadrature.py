@@ -31,7 +31,7 @@ _COARSE_STEPS = 12  # after which the fine ones are taken in any case
 _LEAST_ESS = 0.35  # relative effective sample size below which the points are drawn anew
 _TRUSTED_ESS = 0.05  # and below which S is not believed
 _JUMP = 0.05  # of S, more than the sampling error, that shows a missed branch
-_FIRST_RADIUS = 1.5  # of a step in t on the same points
+_FIRST_RADIUS, _LEAST_RADIUS = 1.5, 1e-3  # of a step in t on the same points
 _CUT = 30.0  # log weight below the best mode at which one is left out of the proposal
 _HALF_WIDTH = 9.0  # of the range of z, in standard deviations
 _TAIL = 12.0  # standard deviations of the prior over which points follow a neuron that grows
@@ -402,6 +402,8 @@ class GroupedSearch:
                 again = self._evaluate(step, there.dual.proposal.modes)
                 radius = radius if again.value > here.value + jump else 0.3 * radius
                 here = again
+                if radius < _LEAST_RADIUS:
+                    break
                 continue
             moved, step, previous = np.abs(found.x - step.x).max(), found, here
             here = there
@@ -432,7 +434,10 @@ class GroupedSearch:
             radius=largest,
             thorough=self.n_points == _FINE,
         )
-        return evolve(found, x=found.x / scaled.root)
+        outside = 1.0 if found.converged else max(1.0, found.rays[0].strength)
+        move = found.x / scaled.root / math.sqrt(outside) - step.x  # to a point inside the domain
+        share = min(1.0, radius / max(float(np.linalg.norm(move, axis=1).max()), 1e-300))
+        return evolve(found, x=step.x + share * move, converged=found.converged and share == 1.0)
 
     def _evaluate(self, step: DomainMinimum, known_modes: Array) -> GroupedEvaluation:
         """S on points drawn for the t of a step, or for the nearest along it in the domain of S."""

@@ -112,7 +112,11 @@ def _solve(model: Model, settings: Settings) -> MeanFieldSolution:
         kernel = model.nonlinearity.gaussian_kernel(model.input_kernel)
         check_range(kernel, model.task.targets, model.input_kernel)
     if settings.method == "auto" and _is_grouped(model):
-        return _solve_grouped(model, settings)
+        try:
+            return _solve_grouped(model, settings)
+        except ConvergenceError:
+            if model.nonlinearity.is_bounded:
+                raise  # else neurons may be far out along the rays, where particles follow them
     if settings.method == "particles":
         return _solve_particles(model, settings)
     if model.nonlinearity.is_bounded:
