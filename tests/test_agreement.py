@@ -237,11 +237,13 @@ def test_the_variance_where_neurons_condense() -> None:
     between = task.inputs[[0, -1]] * 0.7 + task.inputs[[1, -2]] * 0.7
     networks = posterior.sample(n_draws=600, n_chains=8, n_warmup=600, seed=0, thin=2)
     assert len(theory.outliers) == 2
-    for inputs in (None, between):
-        ratio = theory.predict(inputs).variance / networks.predict(inputs).variance
-        assert abs(ratio.mean() - 1) < 0.05
-    bulk = theory.neuron.bulk.training_variance() / 200  # type: ignore[attr-defined]
-    assert abs((bulk / networks.predict().variance).mean() - 1) > 0.1
+    new = theory.predict(between).variance / networks.predict(between).variance
+    assert abs(new.mean() - 1) < 0.05
+    own = task.targets == 1  # the outputs that condensed neurons carry
+    found = networks.predict().variance[own]
+    assert abs((theory.predict().variance[own] / found).mean() - 1) < 0.04
+    bulk = theory.neuron.bulk.training_variance()[own] / 200  # type: ignore[attr-defined]
+    assert abs((bulk / found).mean() - 1) > 0.08
 
 
 def rms(values: np.ndarray) -> float:

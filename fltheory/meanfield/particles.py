@@ -30,6 +30,7 @@ _PER_CLUSTER, _MOST_CLUSTERS = 40, 24
 _N_TRACKING, _N_COLLECTED = 5, 8  # rounds at the end: to settle, and to make the sample of
 _MOST_ENTRIES = 2**24  # of phi of this sample
 _MOST_STEPS, _FIRST_RADIUS = 30, 2.0  # of one minimisation, and of its first step, at most
+_TRUSTED_ESS, _LEAST_ESS = 0.5, 0.02  # effective share of reweighted particles; of two runs together
 _ON_THE_WAY = 1e-3  # residual at which particles move on
 
 
@@ -145,10 +146,14 @@ class Particles:
         return found.converged
 
     def minimise(
-        self, activations: Array, drawn_at: Array, noise: float, tolerance: float, *, thorough: bool = False
+        self, activations: Array, drawn_at: Array, noise: float, tolerance: float, *, final: bool = False
     ) -> DomainMinimum:
-        """S on a sample (see ``SampleDual``), within the domain where no neuron condenses."""
-        dual = SampleDual(activations, drawn_at, self.targets, noise, self.readout_variance)
+        """S on a sample (see ``SampleDual``), within the domain where no neuron condenses.
+
+        What is ``final`` may reweight the particles more, and makes sure of the rays.
+        """
+        least = _LEAST_ESS if final else _TRUSTED_ESS
+        dual = SampleDual(activations, drawn_at, self.targets, noise, self.readout_variance, least)
         if self._ray_search is None:
             return minimise_anywhere(dual, self.field, tolerance=tolerance, max_iterations=_MOST_STEPS)
         return minimise_in_domain(
@@ -159,7 +164,7 @@ class Particles:
             tolerance=tolerance,
             max_iterations=_MOST_STEPS,
             radius=_FIRST_RADIUS,
-            thorough=thorough,
+            thorough=final,
         )
 
     def _resample(self, there: SampleEvaluation) -> None:
@@ -223,12 +228,13 @@ class Particles:
         return evolve(sample, log_partition=log_partition + sample.log_partition)
 
     def solved(
-        self, latent: Array, drawn_at: Array, noise: float, tolerance: float, *, thorough: bool = False
+        self, latent: Array, drawn_at: Array, noise: float, tolerance: float, *, final: bool = False
     ) -> ParticleSample:
         """The minimum of S on particles (n, q), with log Z relative to the laws that they are drawn from."""
         activations = self.law.activations(latent)
-        found = self.minimise(activations, drawn_at, noise, tolerance, thorough=thorough)
-        there = SampleDual(activations, drawn_at, self.targets, noise, self.readout_variance)(found.x)
+        found = self.minimise(activations, drawn_at, noise, tolerance, final=final)
+        dual = SampleDual(activations, drawn_at, self.targets, noise, self.readout_variance, 0.0)
+        there = dual(found.x)
         weights, condensed, largest = there.weights, None, None
         if self._ray_search is not None:
             condensed = CondensedNeurons.along(found.rays, found.amplitudes, self._ray_search.slopes)
@@ -287,7 +293,7 @@ def solve_twice(
     assert second is not None
     latent, drawn_at = (np.concatenate(part) for part in zip(*map(_as_drawn, runs), strict=True))
     runs[0].field = 0.5 * (first.field + second.field)
-    sample = runs[0].solved(latent, drawn_at, noise, tolerance, thorough=True)
+    sample = runs[0].solved(latent, drawn_at, noise, tolerance, final=True)
     log_partition = sample.log_partition + 0.5 * (first.log_partition + second.log_partition)
     kernels = [_kernel(runs[0].law.activations(s.latent), s.weights) for s in (first, second)]
     difference = first.field - second.field

@@ -15,7 +15,6 @@ from scipy.special import logsumexp, softmax
 
 from fltheory.numerics.validation import Array
 
-_TRUSTED_ESS = 0.5  # relative effective sample size of the reweighting, at least
 _N_SELF_CONSISTENT = 20
 _LOOSEST, _TIGHTEST = 0.05, 1e-8  # relative residuals of a Newton step, by conjugate gradients
 
@@ -53,6 +52,8 @@ class SampleDual:
     drawn_at
         sigma_a^2 |t_0^T phi|^2 / 2 of each, for the t_0 that it was drawn at (see ``drawn_together``
         for several t_0), (M,).
+    least_ess
+        Relative effective sample size of the reweighting below which S is infinite.
     """
 
     activations: Array
@@ -60,13 +61,14 @@ class SampleDual:
     targets: Array
     noise: float
     readout_variance: float
+    least_ess: float = 0.5
 
     def __call__(self, field: Array) -> "SampleEvaluation":
         drive = self.activations @ field  # t^T phi, (M, m)
         log_weights = 0.5 * self.readout_variance * (drive**2).sum(1) - self.drawn_at
         weights = softmax(log_weights)
         growth = float(logsumexp(log_weights)) - math.log(len(weights))
-        if 1.0 / (weights**2).sum() < _TRUSTED_ESS * len(weights):
+        if 1.0 / (weights**2).sum() < self.least_ess * len(weights):
             growth = math.inf  # the particles say nothing of this t: no step goes there
         value = growth + 0.5 * self.noise * float((field**2).sum()) - float((field * self.targets).sum())
         outputs = self.readout_variance * (self.activations.T @ (weights[:, None] * drive))
