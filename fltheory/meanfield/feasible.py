@@ -32,7 +32,7 @@ def check_range(kernel: Array, targets: Array, input_kernel: Array) -> None:
         return
     conflict = _conflicting_inputs(input_kernel, targets)
     rank = len(values) - null.shape[1]
-    which = f"the kernel of the lazy network has rank {rank} of {len(values)}"
+    which = f"the kernel of the last layer before learning has rank {rank} of {len(values)}"
     if conflict:
         which = f"inputs {conflict[0]} and {conflict[1]} are equal but their targets differ"
     raise ValueError(

@@ -26,7 +26,7 @@ from fltheory.numerics.newton import minimise_batch
 from fltheory.numerics.validation import Array
 
 _NARROW, _WIDE = 1.15, 2.5  # widths of the Gaussians of the proposal, over the Laplace approximation
-_COARSE, _FINE = 1024, 8192  # points on the way, and at the solution
+_COARSE, FINE = 1024, 8192  # points on the way, and at the solution
 _COARSE_STEPS = 12  # after which the fine ones are taken in any case
 _LEAST_ESS = 0.35  # relative effective sample size below which the points are drawn anew
 _TRUSTED_ESS = 0.05  # and below which S is not believed
@@ -371,8 +371,9 @@ class GroupedSearch:
         noise: float,
         readout_variance: float,
         seed: int,
+        n_fine: int = FINE,
     ) -> None:
-        self.groups = groups
+        self.groups, self.n_fine = groups, n_fine
         self.sites = IndependentSites(groups.variances, nonlinearity)
         self.noise, self.readout_variance, self.seed = noise, readout_variance, seed
         self.n_points = _COARSE
@@ -409,12 +410,12 @@ class GroupedSearch:
             here = there
             fits = previous.relative_ess > min(_LEAST_ESS, 0.8 * there.relative_ess)
             if found.converged and fits and moved < 0.1:
-                if self.n_points == _FINE:
+                if self.n_points == self.n_fine:
                     return previous.dual(step.x), step, True
-                self.n_points = _FINE
+                self.n_points = self.n_fine
                 here = self._evaluate(step, here.dual.proposal.modes)
             elif index == _COARSE_STEPS:  # too few points to settle on
-                self.n_points = _FINE
+                self.n_points = self.n_fine
         return here, step, False
 
     def _minimise(
@@ -432,7 +433,7 @@ class GroupedSearch:
             step.rays,
             tolerance=tolerance,
             radius=largest,
-            thorough=self.n_points == _FINE,
+            thorough=self.n_points == self.n_fine,
         )
         outside = 1.0 if found.converged else max(1.0, found.rays[0].strength)
         move = found.x / scaled.root / math.sqrt(outside) - step.x  # to a point inside the domain

@@ -144,6 +144,8 @@ class MeanFieldSolution(Representation):
         return (
             f"MeanFieldSolution({self.model.nonlinearity!r}, L={self.model.n_hidden_layers}, "
             f"NT={self.model.scaled_temperature:g}, branches=({branches}), "
+            f"{'' if self.certificate is None else f'certificate={self.certificate:.6f}, '}"
+            f"{len(self.outliers)} outliers, "
             f"free_energy={self.free_energy:.6g}, residual={self.residual:.1e}, method={self.method!r}"
             f"{'' if self.agreement is None else f', {self.agreement}'})"
         )
