@@ -26,6 +26,7 @@ _RENEWAL = 0.2  # of their places in a branch, when they jump
 _OUTSIDE = 8.0  # standard deviations of chi^2 from which a neuron is outside a branch
 _FEWEST = 4  # explorers that make a new cluster
 _MOST_NEW, _NEW_SHARE = 12, 0.3  # new clusters, and how often jumps go there
+_SURPRISE = 2.0  # times as many neurons of a code as EP's own Gaussians have, that are too many
 _NEGLIGIBLE = 1e-6  # probability of a branch
 _N_FAMILIES = 4  # of neurons, which tell the error
 _TOLERANCE = 1e-3  # of their t, far below its error
@@ -46,7 +47,7 @@ class Confirmation:
         By how much <phi phi^T> of the neurons there differs from that at the solution, relative, and the
         standard error of that.
     missing_probability
-        The share of neurons there outside all of EP's branches, or of a code that none has.
+        The share of neurons there outside all of EP's branches, or of a code that is rare in them.
     """
 
     gap: float
@@ -189,15 +190,18 @@ def _outside(branches: GaussianClusters, latent: Array) -> Booleans:
 
 
 def _missing(point: DualPoint, known: GaussianClusters, latent: Array, law: NeuronLaw) -> Booleans:
-    """Which neurons (n, q) EP does not know of, (n,)."""
+    """Which neurons (n, q) EP does not account for, (n,): outside its branches, or of too common a code."""
     scale = math.sqrt(float((law.factor**2).sum(1).max()))
     middle = float(np.mean(law.nonlinearity(neuron_states(law.nonlinearity, scale))))
     groups = input_groups(point.problem.targets)
     own = activity_codes(law.activations(latent), groups, middle)
-    kept = point.probabilities > _NEGLIGIBLE
-    others = activity_codes(point.branches.activations[kept], groups, middle)
-    has_code = (own[:, None] == others).all(2).any(1)
-    return np.asarray(~has_code | _outside(known, latent))
+    drawn = law.activations(known.draw(len(latent), np.random.default_rng(0)))
+    both = np.concatenate([own, activity_codes(drawn, groups, middle)])
+    _, code = np.unique(both, axis=0, return_inverse=True)
+    mine, theirs = np.split(code.reshape(-1), 2)
+    counts, expected = (np.bincount(part, minlength=code.max() + 1) for part in (mine, theirs))
+    surprising = counts > _SURPRISE * expected + _FEWEST
+    return np.asarray(surprising[mine] | _outside(known, latent))
 
 
 def _relative(difference: Array, whole: Array) -> float:
