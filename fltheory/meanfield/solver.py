@@ -313,9 +313,9 @@ def _solve_particles(model: Model, settings: Settings) -> MeanFieldSolution:
     solution = _sampled(model, settings, factor, found)
     if not found.converged:
         raise ConvergenceError(
-            f"the theory is not resolved at N T = {noise:g}: particles did not settle on the way there, or on "
-            f"what both runs found (residual {solution.residual:.2e}, tolerance {settings.tolerance:.1e}); try a "
-            "higher temperature or another seed",
+            f"the theory is not resolved at N T = {noise:g}: particles did not settle on the way there, or "
+            f"on what both runs found (residual {solution.residual:.2e}, tolerance "
+            f"{settings.tolerance:.1e}); try a higher temperature or another seed",
             last=solution,
         )
     if 0.5 * found.field_difference > _UNRESOLVED:
