@@ -118,10 +118,6 @@ class MixturePosterior(NeuronPosterior):
         """What exact neurons say of this solution: what EP's residual cannot see."""
         return confirm(self.point, self.kernel_parts(1).total, seed=self.point.problem.seed)
 
-    def sampling_gap(self) -> float:
-        """Root mean square of Y - N T t - <phi a^T> over exact neurons."""
-        return self.confirmation.gap
-
     @cached_property
     def _ensemble(self) -> tuple[Array, NeuronEnsemble]:
         """Drawn neurons, and what they answer."""

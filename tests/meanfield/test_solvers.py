@@ -189,10 +189,10 @@ def test_an_inaccurate_solution_of_ep_is_not_taken() -> None:
     """EP's residual certifies its own branches only: exact neurons see what it misses."""
     p = posterior(flt.Digits(n_samples=40, n_test=0), 0.1)
     ep = p.solve(method="ep")
-    assert ep.residual < 1e-6 and ep.neuron.sampling_gap() > 0.02
+    assert ep.residual < 1e-6 and ep.neuron.confirmation.gap > 0.02
     chosen, particles = p.solve(), p.solve(method="particles", seed=1)
     assert chosen.method == "particles"
     gap = np.linalg.norm(chosen.dual_field - particles.dual_field)
     assert gap < 0.02 * np.linalg.norm(particles.dual_field)
     accurate = posterior(flt.Digits(n_samples=40, n_test=0), 0.04).solve()
-    assert accurate.method == "ep" and accurate.neuron.sampling_gap() < 0.02
+    assert accurate.method == "ep" and accurate.neuron.confirmation.gap < 0.02
