@@ -140,9 +140,9 @@ class Chains:
                 _check_finite(state, temperature)
                 for iteration in range(1, n_steps + 1):
                     state, info = self.sampler.step(target, state, generator)
-                    state = self.sampler.adapt(state, info, iteration)
+                    state = self.sampler.adapt(target, state, info, iteration)
                     bar.update()
-        return Checkpoint.of(self.sampler.settle(state), generator)
+        return Checkpoint.of(self.sampler.settle(self.target, state), generator)
 
     def draw(
         self, checkpoint: Checkpoint, n_draws: int, progress: bool | None = None
@@ -186,7 +186,7 @@ class Chains:
             infos.append(info)
         weights = self.target.weights(state.position)[:-1]
         readouts = self.target.draw_readouts(state.position, generator)
-        return state, [*weights, readouts, state.log_density, state.step_size.current, *_summary(infos)]
+        return state, [*weights, readouts, state.log_density, infos[-1].step_size, *_summary(infos)]
 
 
 def _summary(infos: Sequence[Info]) -> list[Tensor]:

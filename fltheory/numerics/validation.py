@@ -24,6 +24,11 @@ def checked(check: Callable[..., Any], **options: Any) -> Any:
     return Converter(lambda value, field: check(field.name, value, **options), takes_field=True)
 
 
+def optional(check: Callable[..., Any]) -> Callable[..., Any]:
+    """``check``, but None passes."""
+    return lambda name, value, **options: None if value is None else check(name, value, **options)
+
+
 def describe(value: object) -> str:
     """What came, in few words: never a whole array."""
     if isinstance(value, np.ndarray):

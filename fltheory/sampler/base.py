@@ -1,15 +1,17 @@
 """What a sampler sees, ``Target``, and what a sampler is, ``Sampler``. Nothing here knows a network."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Self
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor
 
 from fltheory.numerics.validation import Shape, check_integer, describe, fits, shape_text
+
+if TYPE_CHECKING:
+    from fltheory.sampler.blocks import Blocks
 
 LogDensity = Callable[[Tensor], Tensor]
 
@@ -18,8 +20,9 @@ class Target(ABC):
     """An unnormalised density on R^dimension, evaluated for a batch of C chains at once.
 
     A subclass must implement ``dimension`` and ``log_density``. It may implement
-    ``value_and_gradient``, whose default is automatic differentiation. Chains must not mix: entry
-    c of the result depends on row c of ``x`` alone.
+    ``value_and_gradient``, whose default is automatic differentiation, and what some samplers ask
+    for: ``gaussian_factor``, ``blocks`` and ``softened``. Chains must not mix: entry c of the result
+    depends on row c of ``x`` alone.
     """
 
     @property
@@ -40,6 +43,26 @@ class Target(ABC):
                 raise ValueError("log_density: expected a function that torch can differentiate, got none")
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
+
+    @property
+    def gaussian_factor(self) -> float | Tensor | None:
+        """Standard deviations s, one or (dimension,), of a known factor: pi(x) = N(x | 0, s^2) L(x)."""
+        return None
+
+    @property
+    def blocks(self) -> "Blocks | None":
+        """Proposals for one block of coordinates given the others, where the target knows some."""
+        return None
+
+    def softened(self, level: Tensor) -> "Target":
+        """The same problem made easier, one level a chain, shape (C,): from 0, this target, to 1.
+
+        Raises
+        ------
+        ValueError
+            If the target knows no easier versions of itself.
+        """
+        raise ValueError(f"target: expected one with softer versions of itself, got {describe(self)}")
 
     @staticmethod
     def from_function(dimension: int, log_density: LogDensity) -> "Target":
@@ -65,44 +88,6 @@ class _FunctionTarget(Target):
 
 
 @frozen(eq=False)
-class StepSize:
-    """One step size a chain and its dual averaging (Hoffman & Gelman 2014, section 3.2).
-
-    Attributes
-    ----------
-    current
-        The step size in use, shape (C,).
-    log_average, log_anchor, shortfall
-        Weighted mean of the logarithm so far, the value shrunk towards, and the mean of goal minus
-        acceptance, each (C,).
-    """
-
-    current: Tensor
-    log_average: Tensor
-    log_anchor: Tensor
-    shortfall: Tensor
-
-    @classmethod
-    def constant(cls, current: Tensor) -> Self:
-        """A start at these step sizes, shape (C,)."""
-        log = current.log()
-        return cls(current, log, log, torch.zeros_like(log))
-
-    def updated(self, acceptance: Tensor, iteration: int, goal: float) -> "StepSize":
-        """After one iteration (counted from 1, where averaging starts afresh) with ``acceptance`` (C,)."""
-        gamma, t0, kappa = 0.05, 10.0, 0.75
-        past = StepSize.constant(self.current) if iteration == 1 else self
-        shortfall = past.shortfall + (goal - acceptance - past.shortfall) / (iteration + t0)
-        log_current = past.log_anchor - math.sqrt(iteration) / gamma * shortfall
-        log_average = past.log_average + iteration**-kappa * (log_current - past.log_average)
-        return StepSize(log_current.exp(), log_average, past.log_anchor, shortfall)
-
-    def settled(self) -> "StepSize":
-        """The average, to be kept from here on."""
-        return StepSize.constant(self.log_average.exp())
-
-
-@frozen(eq=False)
 class State:
     """Where C chains are: all a sampler needs to go on from here.
 
@@ -112,17 +97,18 @@ class State:
         x, shape (C, dimension).
     log_density, gradient
         log pi(x), shape (C,), and its gradient, shape (C, dimension).
-    step_size
-        One a chain.
+    memory
+        What the sampler carries along or has learned, by its own names: tensors of any shape, so that
+        a state can be written down and read back.
     """
 
     position: Tensor
     log_density: Tensor
     gradient: Tensor
-    step_size: StepSize
+    memory: Mapping[str, Tensor] = field(factory=dict)
 
     @classmethod
-    def at(cls, target: Target, x: Tensor, step_size: float) -> Self:
+    def at(cls, target: Target, x: Tensor, **memory: Tensor) -> Self:
         """The state at positions ``x``, shape (C, dimension): the place where a target is checked.
 
         Raises
@@ -136,7 +122,7 @@ class State:
         value, gradient = target.value_and_gradient(x)
         _check_tensor("value_and_gradient (its value)", value, (len(x),))
         _check_tensor("value_and_gradient (its gradient)", gradient, tuple(x.shape))
-        return cls(x, value, gradient, StepSize.constant(torch.full_like(x[:, 0], step_size)))
+        return cls(x, value, gradient, memory)
 
     def moved(self, accepted: Tensor, proposal: "State") -> "State":
         """``proposal`` in the chains where ``accepted`` (C,), this state in the others."""
@@ -144,8 +130,12 @@ class State:
             torch.where(accepted[:, None], proposal.position, self.position),
             torch.where(accepted, proposal.log_density, self.log_density),
             torch.where(accepted[:, None], proposal.gradient, self.gradient),
-            self.step_size,
+            self.memory,
         )
+
+    def remembering(self, **memory: Tensor) -> "State":
+        """The same state with these entries of the memory added or replaced."""
+        return evolve(self, memory={**self.memory, **memory})
 
 
 @frozen(eq=False)
@@ -155,13 +145,18 @@ class Info:
     Attributes
     ----------
     acceptance
-        The probability with which the proposal was accepted.
+        The probability with which the proposal was accepted; its mean if there were several.
     accepted, diverged
-        Whether it was, and whether its energy was not finite or off by more than 1000.
+        Whether one was, and whether an energy was not finite or off by more than 1000.
     energy
-        The Hamiltonian at the start of the trajectory.
+        The Hamiltonian at the start of the trajectory; -log pi where there is none.
     n_steps
         Gradients evaluated.
+    step_size
+        That used; NaN where there is none.
+    parts
+        Of each sampler that a composed one is made of; the fields above are then those of the first
+        part, divergences and gradients those of all.
     """
 
     acceptance: Tensor
@@ -169,6 +164,31 @@ class Info:
     diverged: Tensor
     energy: Tensor
     n_steps: Tensor
+    step_size: Tensor
+    parts: tuple["Info", ...] = ()
+
+    @classmethod
+    def composed(cls, parts: Sequence["Info"]) -> "Info":
+        """Of a step made of one step of each part."""
+        diverged = torch.stack([part.diverged for part in parts]).any(0)
+        n_steps = torch.stack([part.n_steps for part in parts]).sum(0)
+        return evolve(parts[0], diverged=diverged, n_steps=n_steps, parts=tuple(parts))
+
+    @classmethod
+    def repeated(cls, infos: Sequence["Info"]) -> "Info":
+        """Of several steps of one sampler: means, whether any was accepted or diverged, all gradients."""
+        if len(infos) == 1:
+            return infos[0]
+        parts = zip(*(info.parts for info in infos), strict=True)
+        return cls(
+            torch.stack([info.acceptance for info in infos]).mean(0),
+            torch.stack([info.accepted for info in infos]).any(0),
+            torch.stack([info.diverged for info in infos]).any(0),
+            torch.stack([info.energy for info in infos]).mean(0),
+            torch.stack([info.n_steps for info in infos]).sum(0),
+            infos[-1].step_size,
+            tuple(map(Info.repeated, parts)),
+        )
 
 
 class Sampler(ABC):
@@ -191,11 +211,11 @@ class Sampler(ABC):
         value, gradient = target.value_and_gradient(state.position)
         return evolve(state, log_density=value, gradient=gradient)
 
-    def adapt(self, state: State, info: Info, iteration: int) -> State:
+    def adapt(self, target: Target, state: State, info: Info, iteration: int) -> State:
         """Learn from one step; ``iteration`` counts from 1, where learning starts afresh."""
         return state
 
-    def settle(self, state: State) -> State:
+    def settle(self, target: Target, state: State) -> State:
         """Fix what was learned, before the first draw."""
         return state
 

@@ -3,10 +3,11 @@
 import math
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from torch import Tensor
 
 from fltheory.numerics.validation import check_integer, check_real, checked
+from fltheory.sampler.adaptation import StepSize
 from fltheory.sampler.base import Info, Sampler, State, Target, standard_normal
 
 _MAX_ENERGY_ERROR = 1000.0
@@ -43,12 +44,13 @@ class HMC(Sampler):
     jitter: float = field(default=0.5, converter=checked(_check_fraction))
 
     def init(self, target: Target, x: Tensor, generator: torch.Generator) -> State:
-        return State.at(target, x, self.step_size)
+        size = StepSize.constant(torch.full_like(x[:, 0], self.step_size))
+        return State.at(target, x, **size.memory)
 
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
         momentum = standard_normal(state.position, generator)
-        n_steps = self._draw_n_steps(generator)
-        proposal, end_momentum = leapfrog(target, state, momentum, n_steps)
+        n_steps, step_size = self._draw_n_steps(generator), StepSize.recalled(state.memory).current
+        proposal, end_momentum = leapfrog(target, state, momentum, step_size, n_steps)
         energy = _energy(state, momentum)
         error = _energy(proposal, end_momentum) - energy
         diverged = ~(error < _MAX_ENERGY_ERROR)  # true for NaN too
@@ -56,14 +58,17 @@ class HMC(Sampler):
         uniform = torch.rand(error.shape, generator=generator, dtype=error.dtype, device=error.device)
         accepted = uniform < acceptance
         steps = torch.full_like(error, n_steps, dtype=torch.int64)
-        return state.moved(accepted, proposal), Info(acceptance, accepted, diverged, energy, steps)
+        info = Info(acceptance, accepted, diverged, energy, steps, step_size)
+        return state.moved(accepted, proposal), info
 
-    def adapt(self, state: State, info: Info, iteration: int) -> State:
-        step_size = state.step_size.updated(info.acceptance, iteration, self.target_acceptance)
-        return evolve(state, step_size=step_size)
+    def adapt(self, target: Target, state: State, info: Info, iteration: int) -> State:
+        step_size = StepSize.recalled(state.memory)
+        return state.remembering(
+            **step_size.updated(info.acceptance, iteration, self.target_acceptance).memory
+        )
 
-    def settle(self, state: State) -> State:
-        return evolve(state, step_size=state.step_size.settled())
+    def settle(self, target: Target, state: State) -> State:
+        return state.remembering(**StepSize.recalled(state.memory).settled().memory)
 
     def _draw_n_steps(self, generator: torch.Generator) -> int:
         low = max(1, math.ceil(self.n_leapfrog * (1.0 - self.jitter)))
@@ -72,27 +77,31 @@ class HMC(Sampler):
         return int(draw.item())
 
 
-def leapfrog(target: Target, state: State, momentum: Tensor, n_steps: int) -> tuple[State, Tensor]:
+def leapfrog(
+    target: Target, state: State, momentum: Tensor, step_size: Tensor, n_steps: int
+) -> tuple[State, Tensor]:
     """Follow dx = p ds, dp = grad log pi(x) ds for ``n_steps`` steps: reversible, preserves volume.
 
     Parameters
     ----------
     momentum
         p, shape (C, dimension).
+    step_size
+        Shape (C,).
 
     Returns
     -------
     tuple
-        The state at the end (same step sizes) and the momentum there.
+        The state at the end (same memory) and the momentum there.
     """
     x, p, value, gradient = state.position, momentum, state.log_density, state.gradient
-    eps = state.step_size.current[:, None]  # (C, 1)
+    eps = step_size[:, None]  # (C, 1)
     for _ in range(n_steps):
         p = torch.addcmul(p, eps, gradient, value=0.5)  # p + eps/2 grad, in one pass
         x = torch.addcmul(x, eps, p)
         value, gradient = target.value_and_gradient(x)
         p = torch.addcmul(p, eps, gradient, value=0.5)
-    return State(x, value, gradient, state.step_size), p
+    return State(x, value, gradient, state.memory), p
 
 
 def _energy(state: State, momentum: Tensor) -> Tensor:
