@@ -128,7 +128,7 @@ class Chains:
             If the density is not finite on the way: at T = 0, features that are linearly dependent.
         """
         generator = torch.Generator(self.target.device).manual_seed(seed)
-        cold = [(self.target.temperature, n_warmup)]
+        cold = [(float(self.target.temperature), n_warmup)]
         if isinstance(start, int):
             start = self._prior_draws(start, generator)
             cold = cooling(self.target, start, n_warmup)
@@ -202,7 +202,7 @@ def cooling(target: NetworkTarget, x: Tensor, n_steps: int) -> list[tuple[float,
     Geometric, so that each level changes the tilt of a neuron by the same factor; what is colder than
     the last level, T = 0 included, follows on it.
     """
-    cold, hot = target.temperature, target.hot_temperature(x)
+    cold, hot = float(target.temperature), target.hot_temperature(x)
     n_each = int(_COOLING_SHARE * n_steps) // _N_LEVELS
     if cold >= hot or n_each == 0:
         return [(cold, n_steps)]

@@ -10,6 +10,11 @@ from torch import Tensor
 from fltheory.sampler.base import standard_normal
 
 
+def per_chain(temperature: float | Tensor) -> float | Tensor:
+    """One number, or one a chain as (C, 1, 1)."""
+    return temperature[:, None, None] if isinstance(temperature, Tensor) else temperature
+
+
 @frozen(eq=False)
 class ReadoutPosterior:
     """Bayesian linear regression of Y on the features, one a chain (docs/theory.md, section 8).
@@ -25,12 +30,12 @@ class ReadoutPosterior:
     targets
         Y, shape (C, P, m).
     temperature, variance, scale
-        T, sigma_a^2 and g: 1/N, lazy 1/sqrt(N).
+        T, one for all or one a chain (C,), sigma_a^2 and g: 1/N, lazy 1/sqrt(N).
     """
 
     features: Tensor
     targets: Tensor
-    temperature: float
+    temperature: float | Tensor
     variance: float
     scale: float
 
@@ -41,7 +46,7 @@ class ReadoutPosterior:
 
     @property
     def _is_prior(self) -> bool:
-        return math.isinf(self.temperature)
+        return not isinstance(self.temperature, Tensor) and math.isinf(self.temperature)
 
     @cached_property
     def _cholesky(self) -> tuple[Tensor, Tensor]:
@@ -51,7 +56,7 @@ class ReadoutPosterior:
         """
         phi = self.features
         identity = torch.eye(phi.shape[-1], dtype=phi.dtype, device=phi.device)
-        covariance = self.kernel_scale * (phi.mT @ phi) + self.temperature * identity
+        covariance = self.kernel_scale * (phi.mT @ phi) + per_chain(self.temperature) * identity
         factor, failure = torch.linalg.cholesky_ex(covariance)
         pivots = factor.detach().diagonal(dim1=-2, dim2=-1) ** 2
         rounding = phi.shape[-1] * torch.finfo(phi.dtype).eps * pivots.amax(-1)
@@ -113,9 +118,10 @@ class ReadoutPosterior:
         n_chains, width, _ = self.features.shape
         a = torch.empty(n_chains, width, self.targets.shape[-1]).to(self.features)
         a = math.sqrt(self.variance) * standard_normal(a, generator)
-        noise = 0.0 if self._is_prior else math.sqrt(self.temperature)
+        noise = 0.0 if self._is_prior else per_chain(self.temperature) ** 0.5
         a = a + self._correction(a, noise * standard_normal(self.targets, generator))
-        for _ in range(2 if self.temperature == 0.0 else 0):
+        is_exact = not isinstance(self.temperature, Tensor) and self.temperature == 0.0
+        for _ in range(2 if is_exact else 0):
             a = a + self._correction(a, torch.zeros_like(self.targets))
         return a
 

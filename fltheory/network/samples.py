@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from fltheory.network.chains import Chains, Checkpoint, Draws
 from fltheory.network.diagnostics import Diagnostics, diagnose
 from fltheory.network.forward import hidden_layers, outputs
 from fltheory.network.readout import ReadoutPosterior
+from fltheory.network.reduction import Reduction
 from fltheory.network.target import IntegratedTarget
 from fltheory.numerics.validation import (
     Array,
@@ -47,8 +47,12 @@ class PosteriorSamples(Representation):
     ----------
     model
         The network and its task.
+    reduction
+        What the first layer of the draws is of: all of it, or what the training inputs see.
     draws
-        Its weights and the statistics of the sampler.
+        Weights and the statistics of the sampler.
+    seeds
+        One a chain, for the part of the first layer that the training inputs do not see.
     targets
         Y as sampled: those of the task, or (C, P, m) for one set of targets a chain.
     continuation
@@ -56,7 +60,9 @@ class PosteriorSamples(Representation):
     """
 
     model: Model
+    reduction: Reduction
     draws: Draws
+    seeds: tuple[int, ...]
     targets: Array = field()
     continuation: Continuation | None = None
 
@@ -73,8 +79,15 @@ class PosteriorSamples(Representation):
 
     @property
     def weights(self) -> tuple[Array, ...]:
-        """W^1 ... W^L, each (C, D, N, N_in)."""
-        return self.draws.weights
+        """W^1 ... W^L, each (C, D, N, N_in): computed and as large as that."""
+        rows = (self.weights_of(draw)[0] for draw in range(self.n_draws))
+        return _joined(rows), *self.draws.weights[1:]
+
+    def weights_of(self, draw: int) -> tuple[Array, ...]:
+        """W^1 ... W^L of one draw, each (C, N, N_in)."""
+        first, *deeper = (w[:, draw] for w in self.draws.weights)
+        seen = zip(first, self.seeds, strict=True)
+        return np.stack([self.reduction.complete(w, seed, draw) for w, seed in seen]), *deeper
 
     @property
     def readouts(self) -> Array:
@@ -100,22 +113,23 @@ class PosteriorSamples(Representation):
 
     @cached_property
     def _posterior(self) -> IntegratedTarget:
-        return IntegratedTarget(self.model, targets=self.targets)
+        return IntegratedTarget(self.reduction.model, targets=self.targets)
 
-    def _inputs(self, inputs: object) -> Tensor:
-        """Checked inputs (n, N0), the training inputs if None, as a tensor."""
-        if inputs is None:
-            return self._posterior.inputs
-        return self._posterior.tensor(self.model.check_inputs(inputs))
+    def _inputs(self, inputs: object) -> Array | None:
+        """Checked inputs (n, N0); None are the training inputs."""
+        return None if inputs is None else self.model.check_inputs(inputs)
 
-    def _weights_of(self, draw: int, chains: slice = slice(None)) -> list[Tensor]:
-        return [self._posterior.tensor(w[chains, draw]) for w in self.weights]
-
-    def _stream(self, inputs: Tensor, layer: int | None = None) -> Iterator[Tensor]:
+    def _stream(self, inputs: Array | None, layer: int | None = None) -> Iterator[Tensor]:
         """phi(z^layer) on ``inputs`` (n, N0), of the last layer unless given: (C, N, n) for each draw."""
+        signal = self._posterior.inputs if inputs is None else self._posterior.tensor(inputs)
         for draw in range(self.n_draws):
-            weights = self._weights_of(draw)[:layer]
-            yield hidden_layers(weights, inputs, self.model.nonlinearity).features
+            weights = self._seen_weights(draw) if inputs is None else self.weights_of(draw)
+            tensors = [self._posterior.tensor(w) for w in weights[:layer]]
+            yield hidden_layers(tensors, signal, self.model.nonlinearity).features
+
+    def _seen_weights(self, draw: int) -> tuple[Array, ...]:
+        """W' and W^2 ... W^L of one draw: enough for the training inputs."""
+        return tuple(w[:, draw] for w in self.draws.weights)
 
     def _readouts_given(self, features: Tensor) -> ReadoutPosterior:
         return self._posterior.readout_posterior(features)
@@ -159,16 +173,14 @@ class PosteriorSamples(Representation):
     def activations(self, layer: int) -> Array:
         """phi(z^layer) on the training inputs, shape (C, D, N, P): as much memory as that takes."""
         layer = self.model.check_layer(layer, lowest=1)
-        return _joined(phi.numpy() for phi in self._stream(self._posterior.inputs, layer))
+        return _joined(phi.numpy() for phi in self._stream(None, layer))
 
     def kernel(self, layer: int, inputs: object = None) -> Array:
         layer, x = self.model.check_layer(layer), self._inputs(inputs)
         if layer == 0:
-            return read_only(self.model.kernel_between(x.numpy(), x.numpy()))
-        total = torch.zeros(len(x), len(x), dtype=x.dtype)
-        for phi in self._stream(x, layer):
-            total += (phi.mT @ phi).mean(0)
-        return read_only(total.numpy() / (self.n_draws * self.model.width))
+            return self.model.input_kernel if x is None else read_only(self.model.kernel_between(x, x))
+        total = sum((phi.mT @ phi).mean(0).numpy() for phi in self._stream(x, layer))
+        return read_only(total / (self.n_draws * self.model.width))
 
     def neurons(self, n: int, layer: int, seed: int = 0) -> Neurons:
         """Draw n neurons of one layer (1 to L), all of one network if n is at most its width.
@@ -193,7 +205,7 @@ class PosteriorSamples(Representation):
 
     def _network(self, chain: int, draw: int, layer: int) -> tuple[Array, Array, Array]:
         """Preactivations, activations (N, P) and readouts (N, m) of one network."""
-        weights = self._weights_of(draw, slice(chain, chain + 1))[:layer]
+        weights = [self._posterior.tensor(w[[chain]]) for w in self._seen_weights(draw)[:layer]]
         layers = hidden_layers(weights, self._posterior.inputs, self.model.nonlinearity)
         return layers.preactivations[-1][0].numpy(), layers.features[0].numpy(), self.readouts[chain, draw]
 
@@ -216,8 +228,9 @@ class PosteriorSamples(Representation):
     def _conditional_outputs(self, inputs: object) -> Iterator[tuple[Array, Array]]:
         """Mean (C, n, m) and variance (C, n) of the outputs given the features, for each draw."""
         x = self._inputs(inputs)
-        for phi in self._stream(torch.cat([self._posterior.inputs, x])):
-            training, new = phi.split_with_sizes([phi.shape[-1] - len(x), len(x)], dim=-1)
+        n_samples = self.model.task.n_samples
+        for phi in self._stream(None if x is None else np.concatenate([self.model.task.inputs, x])):
+            training, new = phi[..., :n_samples], phi if x is None else phi[..., n_samples:]
             mean, variance = self._readouts_given(training).predict(new)
             yield mean.numpy(), variance.numpy()
 
@@ -245,7 +258,7 @@ class PosteriorSamples(Representation):
         For T > 0 it is (Y - f) / (N T) with f the mean output given the features.
         """
         scale = 1.0 if self.model.is_lazy else 1.0 / self.model.width
-        features = self._stream(self._posterior.inputs)
+        features = self._stream(None)
         return _joined(scale * self._readouts_given(phi).solution.numpy() for phi in features)
 
     @property
@@ -263,7 +276,7 @@ class PosteriorSamples(Representation):
             "dual_field_square": (t**2).mean((-2, -1)),
         }
         for layer in range(1, self.model.n_hidden_layers + 1):
-            traces = ((phi**2).mean((1, 2)).numpy() for phi in self._stream(self._posterior.inputs, layer))
+            traces = ((phi**2).mean((1, 2)).numpy() for phi in self._stream(None, layer))
             functionals[f"kernel_trace_{layer}"] = _joined(traces)
         return diagnose(functionals, self.draws.statistics)
 

@@ -1,14 +1,15 @@
 """From a model to samples: which coordinates, where to start, how long to warm up."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fltheory.model import Model
 from fltheory.network.chains import Chains
+from fltheory.network.reduction import Reduction
 from fltheory.network.samples import Continuation, PosteriorSamples
+from fltheory.network.starts import Start, positions
 from fltheory.network.target import IntegratedTarget, NetworkTarget, WeightTarget
 from fltheory.numerics.validation import (
     Array,
@@ -23,10 +24,12 @@ from fltheory.sampler.base import Sampler
 from fltheory.sampler.hmc import HMC
 
 _DEFAULT_WARMUP = 200
-_COORDINATES: Mapping[str, type[NetworkTarget]] = {
-    "auto": IntegratedTarget,
-    "integrated": IntegratedTarget,
-    "weights": WeightTarget,
+_COORDINATES: Mapping[str, tuple[Callable[[Model], Reduction], type[NetworkTarget]]] = {
+    "auto": (Reduction.of, IntegratedTarget),
+    "integrated": (Reduction.of, IntegratedTarget),
+    "preactivations": (Reduction.of, WeightTarget),
+    "hidden weights": (Reduction.none, IntegratedTarget),
+    "weights": (Reduction.none, WeightTarget),
 }
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -38,7 +41,7 @@ def sample_network(
     n_draws: int = 200,
     n_chains: int = 4,
     n_warmup: int | None = None,
-    start: str | PosteriorSamples = "prior",
+    start: Start = "prior",
     seed: int = 0,
     coordinates: str = "auto",
     device: str = "cpu",
@@ -61,10 +64,13 @@ def sample_network(
         Markov steps before the first draw; None: 200, cooling included.
     start
         "prior": independent draws from the prior, cooled down to the temperature of the model.
-        Earlier samples of networks of the same shapes: their last draws, as they are.
+        Earlier samples of networks of the same shapes: their last draws, as they are. Neurons, one
+        network of one hidden layer a chain.
     coordinates
-        "integrated" (what "auto" chooses): the readout is integrated out and drawn exactly; or
-        "weights": all weights, T > 0.
+        Of the first layer, what the training inputs see of it ("integrated", "preactivations") or all
+        weights ("hidden weights", "weights"); the readout integrated out and drawn exactly
+        ("integrated", "hidden weights") or a coordinate, T > 0 ("preactivations", "weights"). "auto"
+        is "integrated".
     targets
         Y in place of the task's: (P, m), or an array (C, P, m) for one set a chain.
 
@@ -72,7 +78,7 @@ def sample_network(
     ------
     TypeError, ValueError
         If an argument is not as above; at T = 0 for a width below P (naming ``width``), and for
-        ``coordinates="weights"``.
+        coordinates with readouts.
     """
     check_flag("progress", progress, optional=True)
     check_instance("model", model, Model)
@@ -81,15 +87,17 @@ def sample_network(
     n_draws = check_integer("n_draws", n_draws)
     n_warmup = check_integer("n_warmup", _DEFAULT_WARMUP if n_warmup is None else n_warmup, minimum=0)
     seed = check_integer("seed", seed, minimum=0, maximum=2**63 - 1)
-    kind = _COORDINATES[check_choice("coordinates", coordinates, _COORDINATES)]
+    reduce, kind = _COORDINATES[check_choice("coordinates", coordinates, _COORDINATES)]
     precision = _DTYPES[check_choice("dtype", dtype, _DTYPES)]
     y = _check_targets(model, targets, n_chains)
     _check_zero_temperature(model, kind)
-    target = kind(model, targets=y, device=_check_device(device), dtype=precision)
+    reduction = reduce(model)
+    target = kind(reduction.model, targets=y, device=_check_device(device), dtype=precision)
     chains = Chains(target, sampler, check_integer("thin", thin))
-    ready = chains.warm_up(_positions(target, start, n_chains), n_warmup, seed, progress)
+    ready = chains.warm_up(positions(target, reduction, start, n_chains), n_warmup, seed, progress)
     draws, end = chains.draw(ready, n_draws, progress)
-    return PosteriorSamples(model, draws, y, Continuation(chains, end))
+    seeds = tuple(np.random.SeedSequence(seed).generate_state(n_chains).tolist())
+    return PosteriorSamples(model, reduction, draws, seeds, y, Continuation(chains, end))
 
 
 def _check_targets(model: Model, targets: object, n_chains: int) -> Array:
@@ -120,20 +128,3 @@ def _check_device(device: object) -> str:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device: expected a device torch can use, got {device!r} ({reason})") from None
     return device
-
-
-def _positions(target: NetworkTarget, start: object, n_chains: int) -> int | Tensor:
-    """The number of chains to start from the prior, or the positions to start from."""
-    if not isinstance(start, PosteriorSamples):
-        if not isinstance(start, str):
-            raise TypeError(f"start: expected 'prior' or earlier samples, got {describe(start)}")
-        check_choice("start", start, ("prior",))
-        return n_chains
-    last = [target.tensor(array[:, -1]) for array in (*start.weights, start.readouts)]
-    wanted = [(n_chains, *shape) for shape in target.matrix_shapes]
-    if [tuple(array.shape) for array in last] != wanted:
-        raise ValueError(
-            f"start: expected samples of {n_chains} chains with weights of shapes {target.matrix_shapes}, "
-            f"got {len(last[0])} chains with {[tuple(array.shape[1:]) for array in last]}"
-        )
-    return target.position(last[:-1], last[-1])

@@ -7,14 +7,17 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Self
 
+import numpy as np
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
 from fltheory.model import Model
 from fltheory.network.forward import Layers, backpropagate, hidden_layers, output_scale, outputs
-from fltheory.network.readout import ReadoutPosterior
+from fltheory.network.readout import ReadoutPosterior, per_chain
+from fltheory.network.reduction import weight_shapes
 from fltheory.numerics.validation import Array
 from fltheory.sampler.base import Target
 
@@ -28,18 +31,21 @@ class NetworkTarget(Target):
     model
         The network and its task.
     temperature
-        T, that of the model unless given (annealing); infinity is the prior.
+        T, that of the model unless given (annealing), or one a chain, shape (C,); infinity is the prior.
     targets
         Y, shape (P, m), or (C, P, m) for one set of targets a chain; those of the task unless given.
     device, dtype
         Where and how precisely to compute.
+    softest
+        T of its softest version, for tempering; None if there are none.
     """
 
     model: Model
-    temperature: float = field()
+    temperature: float | Tensor = field()
     targets: Array = field()
     device: str = "cpu"
     dtype: torch.dtype = torch.float64
+    softest: float | None = None
 
     @temperature.default
     def _model_temperature(self) -> float:
@@ -65,9 +71,26 @@ class NetworkTarget(Target):
     def draw_readouts(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Readouts of the networks at positions ``x``, shape (C, N, m)."""
 
-    def at(self, temperature: float) -> "NetworkTarget":
+    @property
+    def gaussian_factor(self) -> float:
+        """1: the prior of whitened weights."""
+        return 1.0
+
+    def at(self, temperature: float | Tensor) -> Self:
         """The same posterior at another temperature."""
         return evolve(self, temperature=temperature)
+
+    def softened(self, level: Tensor) -> "NetworkTarget":
+        """At temperatures up to ``softest``, evenly spaced in the third root.
+
+        Where chains have their own targets, the levels are those of all chains, several times over.
+        """
+        if self.softest is None or isinstance(self.temperature, Tensor):
+            return super().softened(level)  # type: ignore[return-value]  # raises
+        cold, soft = self.temperature ** (1 / 3), self.softest ** (1 / 3)
+        repeats = len(level) // len(self.targets) if self.targets.ndim == 3 else 1
+        targets = np.tile(self.targets, (repeats, 1, 1)) if repeats > 1 else self.targets
+        return evolve(self, temperature=(cold + level * (soft - cold)) ** 3, targets=targets)
 
     def tensor(self, values: Array) -> Tensor:
         """A copy on this target's device, in its precision."""
@@ -83,16 +106,9 @@ class NetworkTarget(Target):
         return self.tensor(self.targets)
 
     @property
-    def matrix_shapes(self) -> tuple[tuple[int, int], ...]:
-        """Shapes of W^1 ... W^L, (N, N_in), and of the readouts, (N, m), coordinates or not."""
-        n, task = self.model.width, self.model.task
-        deeper = ((n, n),) * (self.model.n_hidden_layers - 1)
-        return (n, task.n_inputs), *deeper, (n, task.n_outputs)
-
-    @property
     def _shapes(self) -> tuple[tuple[int, int], ...]:
         """Shapes of the coordinates."""
-        return *self.matrix_shapes[:-1], (self.model.width, self._n_readouts)
+        return *weight_shapes(self.model)[:-1], (self.model.width, self._n_readouts)
 
     @property
     def _sigmas(self) -> tuple[float, ...]:
@@ -136,7 +152,7 @@ class NetworkTarget(Target):
         return value - 0.5 * (x**2).sum(1), gradient
 
     def hot_temperature(self, x: Tensor) -> float:
-        """T at which the data hardly matter to the networks at positions ``x``.
+        """T at which the data hardly matter to the networks at positions ``x``, shape (C, dimension).
 
         There t = Y / (N T), and the tilt of a neuron, sigma_a^2 |t^T phi|^2 / 2 in (4), is 1/8 on average.
         """
@@ -162,8 +178,9 @@ class WeightTarget(NetworkTarget):
 
     def _likelihood(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         residual = self._y - outputs(readouts, features, self.model.is_lazy)  # (C, P, m)
-        value = -0.5 / self.temperature * (residual**2).sum((-2, -1))
-        error = output_scale(self.model.width, self.model.is_lazy) / self.temperature * residual
+        scaled = residual / per_chain(self.temperature)
+        value = -0.5 * (residual * scaled).sum((-2, -1))
+        error = output_scale(self.model.width, self.model.is_lazy) * scaled
         return value, readouts @ error.mT, features @ error
 
     def draw_readouts(self, x: Tensor, generator: torch.Generator) -> Tensor:

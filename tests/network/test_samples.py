@@ -222,7 +222,7 @@ def test_stuck_and_non_finite_chains_are_flagged(samples):
 
 
 def test_weights_that_are_not_finite_are_reported_not_refused(samples):
-    first, *deeper = samples.weights
+    first, *deeper = samples.draws.weights
     first = first.copy()
     first[1, -1, 0, 0] = np.nan
     report = evolve(samples, draws=evolve(samples.draws, weights=(first, *deeper))).diagnostics()
