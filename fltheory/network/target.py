@@ -87,7 +87,7 @@ class NetworkTarget(Target):
         """
         if self.softest is None or isinstance(self.temperature, Tensor):
             return super().softened(level)  # type: ignore[return-value]  # raises
-        cold, soft = self.temperature ** (1 / 3), self.softest ** (1 / 3)
+        cold, soft = self.temperature ** (1 / 3), max(self.temperature, self.softest) ** (1 / 3)
         repeats = len(level) // len(self.targets) if self.targets.ndim == 3 else 1
         targets = np.tile(self.targets, (repeats, 1, 1)) if repeats > 1 else self.targets
         return evolve(self, temperature=(cold + level * (soft - cold)) ** 3, targets=targets)

@@ -8,7 +8,7 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
 
-from fltheory.numerics.validation import Shape, check_integer, describe, fits, shape_text
+from fltheory.numerics.validation import Shape, check_integer, check_real, describe, fits, shape_text
 
 if TYPE_CHECKING:
     from fltheory.sampler.blocks import Blocks
@@ -65,23 +65,28 @@ class Target(ABC):
         raise ValueError(f"target: expected one with softer versions of itself, got {describe(self)}")
 
     @staticmethod
-    def from_function(dimension: int, log_density: LogDensity) -> "Target":
+    def from_function(
+        dimension: int, log_density: LogDensity, gaussian_factor: float | Tensor | None = None
+    ) -> "Target":
         """The target of any differentiable function from (C, dimension) to (C,).
 
         Raises
         ------
         TypeError, ValueError
-            If ``dimension`` is no positive integer or ``log_density`` cannot be called.
+            If ``dimension`` is no positive integer, ``log_density`` cannot be called, or
+            ``gaussian_factor`` is given and is no positive number or tensor (dimension,) of such.
         """
         if not callable(log_density):
             raise TypeError(f"log_density: expected a function, got {describe(log_density)}")
-        return _FunctionTarget(check_integer("dimension", dimension), log_density)
+        dimension = check_integer("dimension", dimension)
+        return _FunctionTarget(dimension, log_density, _check_factor(gaussian_factor, dimension))
 
 
-@frozen
+@frozen(eq=False)
 class _FunctionTarget(Target):
     dimension: int
     _function: LogDensity
+    gaussian_factor: float | Tensor | None
 
     def log_density(self, x: Tensor) -> Tensor:
         return self._function(x)
@@ -167,6 +172,13 @@ class Info:
     step_size: Tensor
     parts: tuple["Info", ...] = ()
 
+    def first(self, n_chains: int) -> "Info":
+        """Of the first few chains."""
+        return Info(
+            *(getattr(self, name)[:n_chains] for name in _INFO_FIELDS),
+            parts=tuple(part.first(n_chains) for part in self.parts),
+        )
+
     @classmethod
     def composed(cls, parts: Sequence["Info"]) -> "Info":
         """Of a step made of one step of each part."""
@@ -189,6 +201,9 @@ class Info:
             infos[-1].step_size,
             tuple(map(Info.repeated, parts)),
         )
+
+
+_INFO_FIELDS = ("acceptance", "accepted", "diverged", "energy", "n_steps", "step_size")
 
 
 class Sampler(ABC):
@@ -223,6 +238,27 @@ class Sampler(ABC):
 def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """White noise of the shape, dtype and device of ``like``."""
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def metropolis(log_ratio: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Acceptance probabilities min(1, exp(log_ratio)), 0 for NaN, and whether accepted, each (C,)."""
+    acceptance = log_ratio.nan_to_num(nan=-torch.inf).exp().clamp(max=1.0)
+    uniform = torch.rand(
+        acceptance.shape, generator=generator, dtype=acceptance.dtype, device=acceptance.device
+    )
+    return acceptance, uniform < acceptance
+
+
+def _check_factor(value: object, dimension: int) -> float | Tensor | None:
+    """Standard deviations of a Gaussian factor, one or (dimension,); or None."""
+    if value is None:
+        return None
+    if not isinstance(value, Tensor):
+        return check_real("gaussian_factor", value, minimum=0.0, exclusive=True)
+    _check_tensor("gaussian_factor", value, (dimension,))
+    if not bool(((value > 0) & value.isfinite()).all()):
+        raise ValueError("gaussian_factor: expected finite standard deviations above 0, got others")
+    return value
 
 
 def _check_tensor(name: str, value: object, shape: Shape) -> None:

@@ -32,7 +32,7 @@ def model_of(task, depth=1, temperature=0.1, width=5):
 
 def preactivations(model, weights, inputs):
     signal = torch.tensor(inputs)
-    return hidden_layers([torch.from_numpy(weights)], signal, model.nonlinearity).preactivations[0].numpy()
+    return hidden_layers([torch.tensor(weights)], signal, model.nonlinearity).preactivations[0].numpy()
 
 
 @tasks

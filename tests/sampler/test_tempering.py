@@ -1,0 +1,120 @@
+"""Tempering: chains cross a barrier that a single chain does not, in the right proportion."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from attrs import evolve, frozen
+
+from fltheory.sampler.alternate import Alternate
+from fltheory.sampler.base import Target
+from fltheory.sampler.hmc import HMC
+from fltheory.sampler.tempering import Tempering
+
+SHARES = torch.tensor([0.3, 0.7], dtype=torch.float64)
+CENTRES = torch.tensor([[-4.0, 0.0], [4.0, 1.0]], dtype=torch.float64)
+WIDTH = 0.5
+
+
+@frozen(eq=False)
+class TwoPeaks(Target):
+    """Two Gaussian peaks 16 widths apart; softened, to the power 1 / 30."""
+
+    power: torch.Tensor = torch.ones(1, dtype=torch.float64)
+
+    @property
+    def dimension(self):
+        return 2
+
+    def log_density(self, x):
+        distance = ((x[:, None] - CENTRES.to(x)) ** 2).sum(-1) / (2 * WIDTH**2)
+        return self.power.to(x) * (SHARES.log().to(x) - distance).logsumexp(1)
+
+    def softened(self, level):
+        return evolve(self, power=30.0**-level)
+
+
+def draws(sampler, n_draws=800, n_chains=16, n_warmup=200):
+    target, generator = TwoPeaks(), torch.Generator().manual_seed(0)
+    state = sampler.init(target, CENTRES[:1].repeat(n_chains, 1), generator)
+    for iteration in range(1, n_warmup + 1):
+        state, info = sampler.step(target, state, generator)
+        state = sampler.adapt(target, state, info, iteration)
+    state, kept, infos = sampler.settle(target, state), [], []
+    for _ in range(n_draws):
+        state, info = sampler.step(target, state, generator)
+        kept.append(state.position)
+        infos.append(info)
+    return torch.stack(kept, 1).numpy(), infos, state  # (C, D, 2)
+
+
+def test_tempering_finds_both_peaks_and_their_shares():
+    # 16 chains that cross about every 30 steps: an error of 0.02 on the share; wrong by 0.1 is seen.
+    x, infos, state = draws(Tempering(HMC(n_leapfrog=4), n_levels=6))
+    right = x[..., 0] > 0
+    error = right.mean(1).std(ddof=1) / math.sqrt(len(x))
+    assert error < 0.04
+    assert abs(right.mean() - 0.7) < 4.5 * error
+    assert (np.diff(right.astype(int), axis=1) != 0).sum(1).min() > 5
+    inside = x[right]
+    np.testing.assert_allclose(inside.mean(0), [4.0, 1.0], atol=0.05)
+    np.testing.assert_allclose(inside.var(0), WIDTH**2, rtol=0.1)
+    rates = torch.stack([info.parts[-1].acceptance for info in infos]).mean()
+    assert 0.1 < rates < 0.95
+    assert state.memory["levels"][[0, -1]].tolist() == [0.0, 1.0]
+    assert (state.memory["levels"].diff() > 0).all()
+
+
+def test_a_single_chain_does_not_cross():
+    x, _, _ = draws(HMC(n_leapfrog=4), n_draws=200)
+    assert (x[..., 0] < 0).all()
+
+
+@frozen
+class ForgetsTheOther(Tempering):
+    """A wrong exchange: only the colder copy has a say."""
+
+    def _exchange(self, soft, inner, parities, generator):
+        easier = evolve(soft, power=soft.power.clamp(min=1.0))
+        return super()._exchange(easier, inner, parities, generator)
+
+
+def test_a_wrong_exchange_gives_a_wrong_width():
+    x, _, _ = draws(ForgetsTheOther(HMC(n_leapfrog=4), n_levels=6), n_draws=500)
+    assert abs(x[x[..., 0] > 0].var(0) / WIDTH**2 - 1.0).max() > 0.2
+
+
+def test_warm_up_evens_the_rates_of_exchange():
+    uneven = Tempering(HMC(n_leapfrog=4), n_levels=4)
+
+    def spread(n_warmup):
+        _, _, state = draws(uneven, n_draws=1, n_chains=400, n_warmup=n_warmup)
+        rates = state.memory["rates"]
+        return float(rates.max() - rates.min())
+
+    assert spread(150) < 0.6 * spread(0)
+
+
+def test_all_copies_live_in_the_memory():
+    sampler, target = Tempering(Alternate(HMC(n_leapfrog=2)), n_levels=3), TwoPeaks()
+    _, infos, state = draws(sampler, n_draws=2, n_chains=2, n_warmup=3)
+    assert len(infos[0].parts) == 2
+    assert state.memory["inner/position"].shape == (4, 2)
+    again = evolve(state, memory={name: value.clone() for name, value in state.memory.items()})
+    steps = [sampler.step(target, s, torch.Generator().manual_seed(1))[0] for s in (state, again)]
+    assert torch.equal(steps[0].position, steps[1].position)
+
+
+def test_a_target_without_softer_versions_is_refused():
+    target = Target.from_function(1, lambda x: -0.5 * (x**2).sum(1))
+    with pytest.raises(ValueError, match="softer"):
+        Tempering(HMC()).init(target, torch.zeros(2, 1, dtype=torch.float64), torch.Generator())
+
+
+@pytest.mark.parametrize(("n_levels", "error"), [(1, ValueError), (2.0, TypeError), (True, TypeError)])
+def test_bad_arguments(n_levels, error):
+    with pytest.raises(error, match="n_levels"):
+        Tempering(HMC(), n_levels=n_levels)
+    with pytest.raises(TypeError, match="sampler"):
+        Tempering("HMC")
