@@ -56,7 +56,8 @@ class ReadoutPosterior:
         """
         phi = self.features
         identity = torch.eye(phi.shape[-1], dtype=phi.dtype, device=phi.device)
-        covariance = self.kernel_scale * (phi.mT @ phi) + per_chain(self.temperature) * identity
+        noise = (per_chain(self.temperature) * identity).expand(len(phi), -1, -1)
+        covariance = torch.baddbmm(noise, phi.mT, phi, alpha=self.kernel_scale)
         factor, failure = torch.linalg.cholesky_ex(covariance)
         pivots = factor.detach().diagonal(dim1=-2, dim2=-1) ** 2
         rounding = phi.shape[-1] * torch.finfo(phi.dtype).eps * pivots.amax(-1)
@@ -88,9 +89,9 @@ class ReadoutPosterior:
         """The gradient of ``log_evidence`` in the features, s Phi (V V^T - m C^{-1}), shape (C, N, P)."""
         if self._is_prior:
             return torch.zeros_like(self.features)
-        v, m = self.solution, self.targets.shape[-1]
+        v, m, scale = self.solution, self.targets.shape[-1], self.kernel_scale
         inverse = torch.cholesky_inverse(self._cholesky[0])
-        return self.features @ (self.kernel_scale * (v @ v.mT - m * inverse))
+        return self.features @ torch.baddbmm(inverse, v, v.mT, beta=-m * scale, alpha=scale)
 
     @property
     def mean(self) -> Tensor:

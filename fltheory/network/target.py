@@ -68,6 +68,10 @@ class NetworkTarget(Target):
         """
 
     @abstractmethod
+    def _log_likelihood(self, features: Tensor, readouts: Tensor) -> Tensor:
+        """The first of ``_likelihood`` alone."""
+
+    @abstractmethod
     def draw_readouts(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Readouts of the networks at positions ``x``, shape (C, N, m)."""
 
@@ -122,34 +126,40 @@ class NetworkTarget(Target):
 
     def weights(self, x: Tensor) -> tuple[Tensor, ...]:
         """W^1 ... W^L, each (C, N, N_in), and the readouts among the coordinates, (C, N, m or 0)."""
+        parts = zip(self._whitened(x), self._sigmas, strict=True)
+        return tuple(sigma * part for part, sigma in parts)
+
+    def _whitened(self, x: Tensor) -> list[Tensor]:
+        """The same, whitened: views of ``x``."""
         sizes = [rows * columns for rows, columns in self._shapes]
-        parts = zip(torch.split(x, sizes, dim=1), self._shapes, self._sigmas, strict=True)
-        return tuple(sigma * part.reshape(len(x), *shape) for part, shape, sigma in parts)
+        parts = zip(torch.split(x, sizes, dim=1), self._shapes, strict=True)
+        return [part.reshape(len(x), *shape) for part, shape in parts]
 
     def position(self, weights: Sequence[Tensor], readouts: Tensor) -> Tensor:
         """The position (C, dimension) of a network with these W^l and readouts: ``weights`` inverted."""
-        return self._join((*weights, readouts[..., : self._n_readouts]), [1 / s for s in self._sigmas])
-
-    def _join(self, parts: Sequence[Tensor], factors: Sequence[float]) -> Tensor:
-        return torch.cat([f * part.flatten(1) for part, f in zip(parts, factors, strict=True)], dim=1)
+        parts = zip((*weights, readouts[..., : self._n_readouts]), self._sigmas, strict=True)
+        return torch.cat([part.flatten(1) / sigma for part, sigma in parts], dim=1)
 
     def layers(self, x: Tensor) -> Layers:
         """The hidden layers of the networks at positions ``x`` on the training inputs."""
-        return hidden_layers(self.weights(x)[:-1], self.inputs, self.model.nonlinearity)
+        whitened, phi = self._whitened(x)[:-1], self.model.nonlinearity
+        return hidden_layers(whitened, self.inputs, phi, self._sigmas[:-1])
 
     def log_density(self, x: Tensor) -> Tensor:
-        readouts = self.weights(x)[-1]
-        value, _, _ = self._likelihood(self.layers(x).features, readouts)
-        return value - 0.5 * (x**2).sum(1)
+        readouts = self._sigmas[-1] * self._whitened(x)[-1]
+        value = self._log_likelihood(self.layers(x).features, readouts)
+        return value - 0.5 * _square(x)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        *hidden, readouts = self.weights(x)
-        phi = self.model.nonlinearity
-        layers = hidden_layers(hidden, self.inputs, phi)
-        value, feature_slope, readout_slope = self._likelihood(layers.features, readouts)
-        gradients = backpropagate(hidden, self.inputs, phi, layers, feature_slope)
-        gradient = self._join((*gradients, readout_slope), self._sigmas) - x
-        return value - 0.5 * (x**2).sum(1), gradient
+        layers = self.layers(x)
+        *whitened, readouts = self._whitened(x)
+        value, slope, readout_slope = self._likelihood(layers.features, self._sigmas[-1] * readouts)
+        gradient = -x
+        *hidden, last = self._whitened(gradient)  # filled in place
+        last += self._sigmas[-1] * readout_slope
+        phi, sigmas = self.model.nonlinearity, self._sigmas[:-1]
+        backpropagate(whitened, self.inputs, phi, layers, slope, sigmas, hidden)
+        return value - 0.5 * _square(x), gradient
 
     def hot_temperature(self, x: Tensor) -> float:
         """T at which the data hardly matter to the networks at positions ``x``, shape (C, dimension).
@@ -177,11 +187,18 @@ class WeightTarget(NetworkTarget):
         return self.model.task.n_outputs
 
     def _likelihood(self, features: Tensor, readouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        residual = self._y - outputs(readouts, features, self.model.is_lazy)  # (C, P, m)
-        scaled = residual / per_chain(self.temperature)
-        value = -0.5 * (residual * scaled).sum((-2, -1))
-        error = output_scale(self.model.width, self.model.is_lazy) * scaled
-        return value, readouts @ error.mT, features @ error
+        residual = self._residual(features, readouts)
+        error = output_scale(self.model.width, self.model.is_lazy) / per_chain(self.temperature) * residual
+        return self._misfit(residual), readouts @ error.mT, features @ error
+
+    def _log_likelihood(self, features: Tensor, readouts: Tensor) -> Tensor:
+        return self._misfit(self._residual(features, readouts))
+
+    def _residual(self, features: Tensor, readouts: Tensor) -> Tensor:
+        return self._y - outputs(readouts, features, self.model.is_lazy)  # (C, P, m)
+
+    def _misfit(self, residual: Tensor) -> Tensor:
+        return -0.5 * (residual**2 / per_chain(self.temperature)).sum((-2, -1))
 
     def draw_readouts(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return self.weights(x)[-1]
@@ -199,5 +216,14 @@ class IntegratedTarget(NetworkTarget):
         posterior = self.readout_posterior(features)
         return posterior.log_evidence, posterior.evidence_slope, readouts
 
+    def _log_likelihood(self, features: Tensor, readouts: Tensor) -> Tensor:
+        return self.readout_posterior(features).log_evidence
+
     def draw_readouts(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return self.readout_posterior(self.layers(x).features).draw(generator)
+
+
+def _square(x: Tensor) -> Tensor:
+    """|x|^2 of each row, in one pass."""
+    square: Tensor = torch.linalg.vecdot(x, x)
+    return square

@@ -11,7 +11,8 @@ from attrs import evolve, field, frozen
 
 from fltheory.errors import InterruptedWarning
 from fltheory.model import Model
-from fltheory.network import PosteriorSamples, sample_network
+from fltheory.network.samples import PosteriorSamples
+from fltheory.network.sampling import sample_network
 from fltheory.network.chains import cooling
 from fltheory.network.target import IntegratedTarget
 from fltheory.nonlinearity import Linear, Sigmoid, Tanh
