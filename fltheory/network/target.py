@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,10 @@ from fltheory.network.readout import ReadoutPosterior, per_chain
 from fltheory.network.reduction import weight_shapes
 from fltheory.numerics.validation import Array
 from fltheory.sampler.base import Target
+from fltheory.sampler.blocks import Blocks
+
+if TYPE_CHECKING:
+    from fltheory.network.moves.base import Moves
 
 
 @frozen(eq=False)
@@ -206,7 +210,19 @@ class WeightTarget(NetworkTarget):
 
 @frozen(eq=False)
 class IntegratedTarget(NetworkTarget):
-    """Hidden weights as coordinates, the readout integrated out: smooth and exact at T = 0 if N >= P."""
+    """Hidden weights as coordinates, the readout integrated out: smooth and exact at T = 0 if N >= P.
+
+    Attributes
+    ----------
+    moves
+        Proposals for single neurons, which need the readout integrated out; None: none are known.
+    """
+
+    moves: "Moves | None" = None
+
+    @cached_property
+    def blocks(self) -> Blocks | None:
+        return None if self.moves is None else self.moves.of(self)
 
     @property
     def _n_readouts(self) -> int:

@@ -32,6 +32,10 @@ class Alternate(Sampler):
         states = [sampler.init(target, x, generator) for sampler in self.samplers]
         return self._joined(states[-1], states)
 
+    @property
+    def uses_blocks(self) -> bool:
+        return any(sampler.uses_blocks for sampler in self.samplers)
+
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
         n, states = len(self.samplers), self._parts(state)
         infos: list[list[Info]] = [[] for _ in states]

@@ -209,13 +209,18 @@ _INFO_FIELDS = ("acceptance", "accepted", "diverged", "energy", "n_steps", "step
 class Sampler(ABC):
     """A Markov kernel that leaves any ``Target`` invariant.
 
-    A subclass must implement ``init`` and ``step``. It may implement ``adapt`` and ``settle``,
-    which are called in warm-up only; their defaults change nothing. Callers also use ``refresh``.
+    A subclass must implement ``init`` and ``step``. It may implement ``uses_blocks``, and ``adapt`` and
+    ``settle``, which are called in warm-up only; their defaults change nothing. Callers also use ``refresh``.
     """
 
     @abstractmethod
     def init(self, target: Target, x: Tensor, generator: torch.Generator) -> State:
         """The state at positions ``x``, shape (C, dimension); ``State.at`` checks both arguments."""
+
+    @property
+    def uses_blocks(self) -> bool:
+        """Whether it asks the target for ``blocks``, so that it is worth the effort to know some."""
+        return False
 
     @abstractmethod
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:

@@ -105,6 +105,10 @@ class BlockIndependence(Sampler):
         memory = _blocks(target).memory()
         return State.at(target, x, **{_PREFIX + name: value for name, value in memory.items()})
 
+    @property
+    def uses_blocks(self) -> bool:
+        return True
+
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
         blocks = _blocks(target)
         order = self._draw_order(blocks.n_blocks, generator)

@@ -49,6 +49,10 @@ class Tempering(Sampler):
         inner = self.sampler.init(soft, x.repeat(self.n_levels, 1), generator)
         return self._outer(inner, levels, torch.zeros_like(levels[1:]))
 
+    @property
+    def uses_blocks(self) -> bool:
+        return self.sampler.uses_blocks
+
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
         levels, inner = state.memory["levels"], self._inner(state)
         soft = self._softened(target, state)
