@@ -1,127 +1,155 @@
-"""The readout integrated out, one neuron after another: how the posterior sees a neuron given the others."""
+"""The posterior of features with the readout integrated out, as neurons exchange theirs."""
 
 from collections.abc import Sequence
 
 import torch
-from attrs import frozen
 from torch import Tensor
 
-
-@frozen(eq=False)
-class Evidence:
-    """What the posterior makes of features: -tr Y^T G^{-1} Y / (2 s) - (m / 2) log det G, G = Phi^T Phi + T / s.
-
-    Attributes
-    ----------
-    targets
-        Y, shape (C, P, m).
-    kernel_scale
-        s = sigma_a^2 / N^2 (lazy sigma_a^2 / N).
-    ridge
-        lambda = T / s, shape (C,); infinity is the prior.
-    """
-
-    targets: Tensor
-    kernel_scale: float
-    ridge: Tensor
+from fltheory.network.readout import ReadoutPosterior
 
 
 class FeatureGram:
-    """G, its inverse and V = G^{-1} Y: they follow the features of C chains.
+    """G = Phi^T Phi + T / s of C chains: it follows the features as neurons exchange theirs.
+
+    The log evidence is -tr Y^T V / (2 s) - (m / 2) log det G, with V = G^{-1} Y and s the kernel scale
+    (docs/theory.md, section 8). At T = infinity it is constant, and G^{-1} counts as 0.
+
+    Parameters
+    ----------
+    posterior
+        Of the readouts, given the features at the start.
 
     Attributes
     ----------
     features
         Phi, shape (C, N, P).
     inverse, solution
-        G^{-1} (C, P, P) and V (C, P, m): 0 where T is infinite, NaN where G is singular.
+        G^{-1} (C, P, P) and V (C, P, m); NaN where G is singular.
     """
 
-    def __init__(self, features: Tensor, evidence: Evidence) -> None:
-        self.evidence = evidence
-        self.features = features.clone()
-        ridge = torch.where(evidence.ridge.isinf(), 1.0, evidence.ridge)
-        identity = torch.eye(features.shape[-1], dtype=features.dtype, device=features.device)
-        self._gram = features.mT @ features + ridge[:, None, None] * identity
-        self._invert()
-
-    def exchange(self, neurons: Sequence[int], features: Tensor) -> None:
-        """Put features (C, n, P) in the place of those of ``neurons``, n different ones."""
-        old = self.features[:, neurons]
-        self._gram = self._gram + features.mT @ features - old.mT @ old
-        self.features[:, neurons] = features
+    def __init__(self, posterior: ReadoutPosterior) -> None:
+        self.features = phi = posterior.features.clone()
+        self.kernel_scale, self._targets = posterior.kernel_scale, posterior.targets
+        temperature = torch.as_tensor(posterior.temperature, dtype=phi.dtype, device=phi.device)
+        self._is_prior = temperature.isinf().expand(len(phi))[:, None, None]
+        ridge = torch.where(temperature.isinf(), 1.0, temperature / self.kernel_scale).reshape(-1, 1, 1)
+        identity = torch.eye(phi.shape[-1], dtype=phi.dtype, device=phi.device)
+        self._gram = phi.mT @ phi + ridge * identity
+        self._chains = torch.arange(len(phi), device=phi.device)[:, None]
         self._invert()
 
     def _invert(self) -> None:
         factor, failure = torch.linalg.cholesky_ex(self._gram)
         inverse = torch.where((failure == 0)[:, None, None], torch.cholesky_inverse(factor), torch.nan)
-        is_prior = self.evidence.ridge.isinf()[:, None, None]
-        self.inverse = torch.where(is_prior, 0.0, inverse)
-        self.solution = self.inverse @ self.evidence.targets
+        self.inverse = torch.where(self._is_prior, 0.0, inverse)
+        self.solution = self.inverse @ self._targets
+
+    def of(self, neurons: Tensor) -> Tensor:
+        """The features (C, n, P) of ``neurons`` (C, n)."""
+        return self.features[self._chains, neurons]
+
+    def exchange(self, neurons: Tensor, features: Tensor) -> None:
+        """Put features (C, n, P) in the place of those of ``neurons`` (C, n), which are different ones.
+
+        G^{-1} is computed anew: updates of it would keep the errors of any near-singular G on the way.
+        """
+        old = self.of(neurons)
+        self._gram = self._gram + features.mT @ features - old.mT @ old
+        self.features[self._chains, neurons] = features
+        self._invert()
+
+    def log_ratios(self, old: Tensor, new: Tensor) -> Tensor:
+        """Log evidence with features (C, k, n, P) in the place of ``old`` (C, n, P), less that now, (C, k).
+
+        By Woodbury's formula: with A the 2 n features, S = A V and D = diag(-1, 1) for old and new,
+        det G' / det G = det(1 + D A G^{-1} A^T) and tr Y^T (V' - V) = -tr S^T (D + A G^{-1} A^T)^{-1} S.
+        """
+        rows = torch.cat([old[:, None].expand_as(new), new], -2)  # (C, k, 2 n, P)
+        capacity = _signs(rows) + rows @ self.inverse[:, None] @ rows.mT  # (C, k, 2 n, 2 n)
+        fields = rows @ self.solution[:, None]  # (C, k, 2 n, m)
+        log_det = torch.linalg.slogdet(capacity).logabsdet
+        rise = -(fields * torch.linalg.solve(capacity, fields)).sum((-2, -1))
+        return self._log_evidence(rise, log_det)
+
+    def _log_evidence(self, rise: Tensor, log_det: Tensor) -> Tensor:
+        """From tr Y^T V and log det G."""
+        return -0.5 / self.kernel_scale * rise - 0.5 * self._targets.shape[-1] * log_det
+
+    def couplings(self) -> Tensor:
+        """How strongly a neuron depends on the others, shape (C, N).
+
+        E kappa in (18), with E = <|a|^2> / (2 sigma_a^2) and kappa = phi^T G_-^{-1} phi, G_- of the others.
+        """
+        own = ((self.features @ self.inverse) * self.features).sum(-1)  # kappa / (1 + kappa)
+        pull = (self.features @ self.solution).square().sum(-1) / self.kernel_scale
+        square = pull + self._targets.shape[-1] * (1.0 - own)
+        return 0.5 * square * own / (1.0 - own)
+
+    def exchanges(self, neurons: Sequence[int], candidates: Tensor) -> "Exchanges":
+        """Begin to exchange the features of n different neurons for candidates (C, n, k, P)."""
+        return Exchanges(self, neurons, candidates)
+
+
+def _signs(rows: Tensor) -> Tensor:
+    """diag(-1, 1): old features are taken out, as many new ones put in, (..., 2 n, P) -> (2 n, 2 n)."""
+    sign = torch.ones(rows.shape[-2], dtype=rows.dtype, device=rows.device)
+    sign[: len(sign) // 2] = -1.0
+    return sign.diag()
 
 
 class Exchanges:
-    """Exchanges of the features of n neurons for candidates, one neuron after another.
+    """Exchanges of the features of a group of neurons for candidates, one neuron after another.
 
-    Two features o and c know of each other by M = phi_o^T G^{-1} phi_c and of the targets by
-    S = phi^T V. With phi_c in the place of phi_o, by two ranks of Woodbury's formula,
+    Two features o and c know of each other by M_oc = phi_o^T G^{-1} phi_c and of the targets by
+    S_c = V^T phi_c. With c in the place of o, by Woodbury's formula with two ranks,
 
         d = det G' / det G = (1 + M_cc) (1 - M_oo) + M_oc^2
-        tr Y^T (G'^{-1} - G^{-1}) Y = [(1 + M_cc) |S_o|^2 - 2 M_oc S_o . S_c - (1 - M_oo) |S_c|^2] / d
+        tr Y^T (V' - V) = [ (1 + M_cc) |S_o|^2 - 2 M_oc S_o . S_c - (1 - M_oo) |S_c|^2 ] / d
 
-    So a group of neurons costs one product with G^{-1}; the rest happens on small matrices.
-
-    Parameters
-    ----------
-    gram
-        Before the exchanges.
-    neurons
-        n different ones.
-    candidates
-        Their features, (C, n, k, P).
+    which is regular even if the others alone leave G singular. So a group of neurons costs one product
+    with G^{-1}, and the rest happens on small matrices.
     """
 
     def __init__(self, gram: FeatureGram, neurons: Sequence[int], candidates: Tensor) -> None:
-        self._gram, self._neurons = gram, neurons
-        self._n_candidates = candidates.shape[2]
-        old = gram.features[:, neurons]
-        self._rows = torch.cat([old, candidates.flatten(1, 2)], 1)  # (C, n + n k, P): the present ones first
-        self._m = self._rows @ gram.inverse @ self._rows.mT
-        self._s = self._rows @ gram.solution
-        self._kept = torch.arange(len(neurons), device=old.device).repeat(len(old), 1)  # rows: (C, n)
-        self._chains = torch.arange(len(old), device=old.device)
-
-    def _candidate_rows(self, index: int) -> slice:
-        start = len(self._neurons) + index * self._n_candidates
-        return slice(start, start + self._n_candidates)
+        n_chains, self._n, self._k, _ = candidates.shape
+        self._gram = gram
+        device = candidates.device
+        self._neurons = torch.as_tensor(neurons, device=device).expand(n_chains, -1)
+        self._rows = torch.cat(
+            [gram.of(self._neurons), candidates.flatten(1, 2)], 1
+        )  # (C, R, P), R = n + n k
+        self._n_rows = self._rows.shape[1]
+        m = self._rows @ gram.inverse @ self._rows.mT
+        self._table = torch.cat([m, self._rows @ gram.solution], 2)  # M and S: (C, R, R + m)
+        self._kept = torch.arange(self._n, device=device).repeat(
+            n_chains, 1
+        )  # the row of each neuron, (C, n)
+        self._chains = torch.arange(n_chains, device=device)
 
     def log_ratios(self, index: int) -> Tensor:
-        """Log evidence with each candidate of a neuron, minus that with its present features, (C, k)."""
-        these = self._candidate_rows(index)
-        m_oo, m_oc = self._m[:, index, index, None], self._m[:, index, these]
-        m_cc = self._m[:, these, these].diagonal(dim1=-2, dim2=-1)
-        s_o, s_c = self._s[:, index, None], self._s[:, these]
-        det = (1.0 + m_cc) * (1.0 - m_oo) + m_oc**2
-        rise = (1.0 + m_cc) * (s_o**2).sum(-1) - 2.0 * m_oc * (s_o * s_c).sum(-1)
-        rise = (rise - (1.0 - m_oo) * (s_c**2).sum(-1)) / det
-        evidence = self._gram.evidence
-        return -0.5 / evidence.kernel_scale * rise - 0.5 * s_c.shape[-1] * det.log()
+        """Log evidence with each candidate of a neuron, less that with its present features, (C, k)."""
+        start, table, rows = self._n + index * self._k, self._table, self._n_rows
+        these = slice(start, start + self._k)
+        s_o, s_c = table[:, index, None, rows:], table[:, these, rows:]
+        self._old = 1.0 - table[:, index, index, None]  # (C, 1)
+        self._cross = table[:, index, these]  # (C, k)
+        self._new = 1.0 + table[:, these, these].diagonal(dim1=1, dim2=2)
+        self._det = self._new * self._old + self._cross * self._cross
+        rise = self._new * (s_o * s_o).sum(-1) - 2.0 * self._cross * (s_o * s_c).sum(-1)
+        rise = (rise - self._old * (s_c * s_c).sum(-1)) / self._det
+        return self._gram._log_evidence(rise, self._det.log())
 
     def choose(self, index: int, choice: Tensor) -> None:
-        """Give the neuron its candidate ``choice`` (C,), from 0 to k - 1; k leaves it as it is."""
-        moved = choice < self._n_candidates
-        row = self._candidate_rows(index).start + choice.clamp(max=self._n_candidates - 1)
-        m_c = self._m[self._chains, row]  # (C, n + n k)
-        pair = torch.stack([self._m[:, index], m_c], 1)  # (C, 2, n + n k)
-        m_oo, m_oc = pair[:, 0, index], pair[:, 1, index]
-        m_cc = m_c.gather(1, row[:, None])[:, 0]
-        det = (1.0 + m_cc) * (1.0 - m_oo) + m_oc**2
-        inverse = torch.stack([1.0 + m_cc, -m_oc, -m_oc, m_oo - 1.0], -1).reshape(-1, 2, 2)
-        inverse = torch.where(moved[:, None, None], inverse / det[:, None, None], 0.0)
-        lift = pair.mT @ inverse  # (C, n + n k, 2)
-        fields = torch.stack([self._s[:, index], self._s[self._chains, row]], 1)
-        self._m = self._m + lift @ pair
-        self._s = self._s + lift @ fields
+        """Give the neuron candidate ``choice`` (C,) of those last asked for; k leaves it as it is."""
+        moved, candidate = choice < self._k, choice.clamp(max=self._k - 1)
+        row = self._n + index * self._k + candidate
+        old, new = self._table[:, index], self._table[self._chains, row]  # (C, R + m)
+        cross = self._cross[self._chains, candidate, None]
+        scale = torch.where(moved, 1.0 / self._det[self._chains, candidate], 0.0)[:, None]
+        left = (self._new[self._chains, candidate, None] * old - cross * new) * scale
+        right = (cross * old + self._old * new) * scale
+        lift = torch.stack([left[:, : self._n_rows], -right[:, : self._n_rows]], 2)  # (C, R, 2)
+        self._table = torch.baddbmm(self._table, lift, torch.stack([old, new], 1))
         self._kept[:, index] = torch.where(moved, row, self._kept[:, index])
 
     def finish(self) -> None:

@@ -1,8 +1,9 @@
-"""Mixtures of Gaussians for the coordinates of one neuron."""
+"""Mixtures of Gaussians for the coordinates of a neuron."""
 
 import math
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Self
 
 import torch
 from attrs import frozen
@@ -11,59 +12,70 @@ from torch import Tensor
 
 @frozen(eq=False)
 class GaussianMixture:
-    """A density on R^q, or one for each of C chains: then all attributes have a leading axis C.
+    """A density on R^q.
 
     Attributes
     ----------
-    log_weights
-        Of K components, shape (K,), normalised.
+    weights
+        Of K components, shape (K,), summing to 1.
     means
         Shape (K, q).
-    precision_roots
-        Upper triangular R, with inverse covariances R^T R, shape (K, q, q).
+    roots
+        Lower triangular L, with covariances L L^T, shape (K, q, q).
     """
 
-    log_weights: Tensor
+    weights: Tensor
     means: Tensor
-    precision_roots: Tensor
+    roots: Tensor
 
     @classmethod
-    def of(cls, weights: Tensor, means: Tensor, covariances: Tensor) -> "GaussianMixture":
-        """From weights (K,), means (K, q) and covariances (K, q, q)."""
-        precision = torch.cholesky_inverse(torch.linalg.cholesky(covariances))
-        return cls((weights / weights.sum()).log(), means, torch.linalg.cholesky(precision).mT)
+    def of(cls, weights: Tensor, means: Tensor, covariances: Tensor) -> Self:
+        """From weights (K,) of any sum, means (K, q) and covariances (K, q, q)."""
+        return cls(weights / weights.sum(), means, torch.linalg.cholesky(covariances))
+
+    @classmethod
+    def recalled(cls, memory: Mapping[str, Tensor]) -> Self:
+        """From the memory of a state."""
+        return cls(*(memory[name] for name in _FIELDS))
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """For the memory of a state."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    @property
+    def covariances(self) -> Tensor:
+        """Shape (K, q, q)."""
+        return self.roots @ self.roots.mT
 
     @cached_property
     def _log_norms(self) -> Tensor:
-        log_det = self.precision_roots.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return self.log_weights + log_det - 0.5 * math.log(2.0 * math.pi) * self.means.shape[-1]
+        log_det = self.roots.diagonal(dim1=1, dim2=2).log().sum(1)
+        return self.weights.log() - (log_det + 0.5 * math.log(2.0 * math.pi) * self.means.shape[1])
 
-    def log_joint(self, x: Tensor) -> Tensor:
-        """Log density of each component at points (..., n, q): (..., n, K)."""
-        white = (x.unsqueeze(-3) - self.means.unsqueeze(-2)) @ self.precision_roots.mT  # (..., K, n, q)
-        return (self._log_norms[..., None] - 0.5 * (white**2).sum(-1)).mT
+    @cached_property
+    def _inverse_roots(self) -> Tensor:
+        one = torch.eye(self.means.shape[1], dtype=self.means.dtype, device=self.means.device)
+        inverse: Tensor = torch.linalg.solve_triangular(self.roots, one.expand_as(self.roots), upper=False)
+        return inverse
+
+    def squared_distances(self, x: Tensor) -> Tensor:
+        """Of points (n, q) from each centre, in units of its covariance: (n, K)."""
+        shifts = (self._inverse_roots @ self.means[..., None]).mT  # (K, 1, q)
+        white = x @ self._inverse_roots.mT - shifts  # (K, n, q)
+        return white.square().sum(-1).mT
 
     def log_density(self, x: Tensor) -> Tensor:
-        """At points (..., n, q): (..., n)."""
-        return self.log_joint(x).logsumexp(-1)
+        """At points (n, q): (n,)."""
+        return (self._log_norms - 0.5 * self.squared_distances(x)).logsumexp(1)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """n points of each mixture: (..., n, q)."""
-        uniform = torch.rand(
-            (*self.log_weights.shape[:-1], n, 1),
-            generator=generator,
-            dtype=self.means.dtype,
-            device=self.means.device,
-        )
-        below = self.log_weights.exp().cumsum(-1)[..., :-1].unsqueeze(-2) < uniform  # (..., n, K - 1)
-        chosen = below.sum(-1)  # (..., n)
-        means, roots = _pick(self.means, chosen), _pick(self.precision_roots, chosen)
-        noise = torch.empty_like(means).normal_(generator=generator)
-        return means + torch.linalg.solve_triangular(roots, noise[..., None], upper=True)[..., 0]
+        """n points, (n, q)."""
+        like = self.means
+        uniform = torch.rand((n, 1), generator=generator, dtype=like.dtype, device=like.device)
+        member = (self.weights.cumsum(0)[:-1] < uniform).sum(1)
+        noise = torch.randn((n, like.shape[1], 1), generator=generator, dtype=like.dtype, device=like.device)
+        return self.means[member] + (self.roots[member] @ noise)[..., 0]
 
 
-def _pick(values: Tensor, chosen: Tensor) -> Tensor:
-    """Entries ``chosen`` (..., n) of values (..., K, ...): those of each batch for itself."""
-    if chosen.ndim == 1:
-        return values[chosen]
-    return values[torch.arange(len(chosen), device=chosen.device)[:, None], chosen]
+_FIELDS = ("weights", "means", "roots")

@@ -1,0 +1,28 @@
+"""``Moves``: what a network knows of moves for its neurons, before its target is made."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from attrs import asdict, frozen
+
+from fltheory.network.target import IntegratedTarget
+from fltheory.numerics.validation import fingerprint
+from fltheory.sampler.blocks import Blocks
+
+
+@frozen
+class Moves(ABC):
+    """Moves for the neurons of a network with one hidden layer, the readout integrated out.
+
+    A subclass must implement ``of``.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that it knows."""
+        values = asdict(self, recurse=False)
+        return fingerprint(*(np.asarray(value) for value in values.values()))
+
+    @abstractmethod
+    def of(self, target: IntegratedTarget) -> Blocks:
+        """The moves as blocks of this target, at its temperature."""
