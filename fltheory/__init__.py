@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from fltheory import testing as testing
     from fltheory.coding import Codes as Codes, find_codes as find_codes
     from fltheory.errors import (
+        CheckpointError as CheckpointError,
         ConvergenceError as ConvergenceError,
         FltheoryError as FltheoryError,
         InterruptedWarning as InterruptedWarning,
     )
+    from fltheory.io import load as load
     from fltheory.meanfield.solution import (
         Branch as Branch,
         Decomposition as Decomposition,
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
     from fltheory.plotting import (
         plot_activations as plot_activations,
         plot_kernels as plot_kernels,
+        plot_ranks as plot_ranks,
         plot_readouts as plot_readouts,
+        plot_traces as plot_traces,
     )
     from fltheory.posterior import DeepNetworkPosterior as DeepNetworkPosterior
     from fltheory.prior import GaussianPrior as GaussianPrior, Prior as Prior
@@ -47,8 +51,21 @@ if TYPE_CHECKING:
         Prediction as Prediction,
         Representation as Representation,
     )
+    from fltheory.sampler.alternate import Alternate as Alternate
     from fltheory.sampler.base import Sampler as Sampler, Target as Target
-    from fltheory.sampler.hmc import HMC as HMC
+    from fltheory.sampler.blocks import (
+        BlockIndependence as BlockIndependence,
+        Blocks as Blocks,
+        BlockSweep as BlockSweep,
+    )
+    from fltheory.sampler.elliptical import (
+        EllipticalSlice as EllipticalSlice,
+        PreconditionedCrankNicolson as PreconditionedCrankNicolson,
+    )
+    from fltheory.sampler.hmc import HMC as HMC, MALA as MALA
+    from fltheory.sampler.langevin import Langevin as Langevin
+    from fltheory.sampler.nuts import NUTS as NUTS
+    from fltheory.sampler.tempering import Tempering as Tempering
     from fltheory.study import Comparison as Comparison, compare as compare
     from fltheory.task import (
         ArrayTask as ArrayTask,
@@ -81,11 +98,24 @@ _CONTENTS = {
     "meanfield.solution": ("MeanFieldSolution", "Branch", "Outlier", "Decomposition"),
     "network.samples": ("PosteriorSamples",),
     "sampler.base": ("Target", "Sampler"),
-    "sampler.hmc": ("HMC",),
+    "sampler.hmc": ("HMC", "MALA"),
+    "sampler.nuts": ("NUTS",),
+    "sampler.langevin": ("Langevin",),
+    "sampler.elliptical": ("EllipticalSlice", "PreconditionedCrankNicolson"),
+    "sampler.blocks": ("BlockIndependence", "Blocks", "BlockSweep"),
+    "sampler.alternate": ("Alternate",),
+    "sampler.tempering": ("Tempering",),
     "study": ("compare", "Comparison"),
     "coding": ("find_codes", "Codes"),
-    "plotting": ("plot_kernels", "plot_activations", "plot_readouts"),
-    "errors": ("FltheoryError", "ConvergenceError", "InterruptedWarning"),
+    "plotting": (
+        "plot_kernels",
+        "plot_activations",
+        "plot_readouts",
+        "plot_traces",
+        "plot_ranks",
+    ),
+    "io": ("load",),
+    "errors": ("FltheoryError", "ConvergenceError", "CheckpointError", "InterruptedWarning"),
 }
 _HOME = {name: module for module, names in _CONTENTS.items() for name in names}
 

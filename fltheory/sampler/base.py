@@ -161,7 +161,7 @@ class Info:
         That used; NaN where there is none.
     parts
         Of each sampler that a composed one is made of; the fields above are then those of the first
-        part, divergences and gradients those of all.
+        part that has a step size, divergences and gradients those of all.
     """
 
     acceptance: Tensor
@@ -184,7 +184,8 @@ class Info:
         """Of a step made of one step of each part."""
         diverged = torch.stack([part.diverged for part in parts]).any(0)
         n_steps = torch.stack([part.n_steps for part in parts]).sum(0)
-        return evolve(parts[0], diverged=diverged, n_steps=n_steps, parts=tuple(parts))
+        first = next((part for part in parts if not part.step_size.isnan().all()), parts[0])
+        return evolve(first, diverged=diverged, n_steps=n_steps, parts=tuple(parts))
 
     @classmethod
     def repeated(cls, infos: Sequence["Info"]) -> "Info":

@@ -1,7 +1,9 @@
 """The laws that the package holds itself to, for those who extend it.
 
-``check_nonlinearity`` holds a nonlinearity of one's own, and ``check_solution`` a solution of the
-theory, to every law at once and says in words which one fails, where and by how much.
+``check_nonlinearity`` holds a nonlinearity of one's own, ``check_sampler`` a sampler, and
+``check_solution`` a solution of the theory, to every law at once and says in words which one fails,
+where and by how much. ``rank_test`` and ``simulation_based_calibration`` are exact tests of a sampler on
+a ``SamplingProblem``, such as the networks of a ``NetworkProblem``.
 ``strategies`` draws small tasks, kernels and posteriors for Hypothesis; it alone imports it.
 """
 
@@ -15,9 +17,21 @@ if TYPE_CHECKING:
         LawViolation as LawViolation,
         LawWarning as LawWarning,
     )
+    from fltheory.testing.network_problem import NetworkProblem as NetworkProblem
     from fltheory.testing.nonlinearity_laws import (
         NONLINEARITY_LAWS as NONLINEARITY_LAWS,
         check_nonlinearity as check_nonlinearity,
+    )
+    from fltheory.testing.ranks import (
+        Ranks as Ranks,
+        Replicates as Replicates,
+        SamplingProblem as SamplingProblem,
+        rank_test as rank_test,
+        simulation_based_calibration as simulation_based_calibration,
+    )
+    from fltheory.testing.sampler_laws import (
+        SAMPLER_LAWS as SAMPLER_LAWS,
+        check_sampler as check_sampler,
     )
     from fltheory.testing.solution_laws import (
         SOLUTION_LAWS as SOLUTION_LAWS,
@@ -26,7 +40,10 @@ if TYPE_CHECKING:
 
 _CONTENTS = {
     "laws": ("Law", "LawViolation", "LawWarning"),
+    "network_problem": ("NetworkProblem",),
     "nonlinearity_laws": ("NONLINEARITY_LAWS", "check_nonlinearity"),
+    "ranks": ("Ranks", "Replicates", "SamplingProblem", "rank_test", "simulation_based_calibration"),
+    "sampler_laws": ("SAMPLER_LAWS", "check_sampler"),
     "solution_laws": ("SOLUTION_LAWS", "check_solution"),
 }
 _HOME = {name: module for module, names in _CONTENTS.items() for name in names}
