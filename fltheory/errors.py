@@ -22,5 +22,9 @@ class ConvergenceError(FltheoryError, RuntimeError):
         self.last = last
 
 
+class CheckpointError(FltheoryError, RuntimeError):
+    """A checkpoint or a file of samples is damaged, or of another configuration."""
+
+
 class InterruptedWarning(UserWarning):
     """Sampling was interrupted; the draws finished by then are returned."""

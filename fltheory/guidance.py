@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
 
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.mixture import preactivation_mixture
@@ -13,34 +12,16 @@ from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.model import Model
 
 if TYPE_CHECKING:  # torch is imported only where a network is sampled
-    from fltheory.network.moves.base import Moves
+    from fltheory.network.moves.base import Advice
     from fltheory.sampler.base import Sampler
 
 _STIFF = 30.0  # of the exponent of ``stiffness``, from where no single neuron changes its code
 _SOFT = 10.0  # up to where it does so, with moves that are conditioned on the other neurons
 _CONDITIONED = 3.0  # from where code moves are conditioned on the other neurons
 _WARM = 0.02  # N T of a theory that suggests moves where there is none at T
-_N_LEVELS = 16
+_N_LEVELS = 14
+_UPDATED = 0.25  # of the neurons for which a step proposes a move, half of them before the trajectory
 _N_NETWORKS = 2  # drawn from the theory to find how stiff they are
-
-
-@frozen(eq=False)
-class Guidance:
-    """How to sample a posterior.
-
-    Attributes
-    ----------
-    sampler
-        The Markov kernel.
-    moves
-        Proposals for single neurons, if it asks for ``blocks``.
-    softest
-        The temperature up to which tempering goes; None: until the data hardly matter.
-    """
-
-    sampler: "Sampler"
-    moves: "Moves | None" = None
-    softest: float | None = None
 
 
 def has_frozen_codes(model: Model) -> bool:
@@ -49,7 +30,7 @@ def has_frozen_codes(model: Model) -> bool:
     return is_learned and model.n_hidden_layers == 1 and not model.nonlinearity.is_linear
 
 
-def guide(model: Model, sampler: "Sampler | None", solve: Callable[[float], MeanFieldSolution]) -> Guidance:
+def guide(model: Model, sampler: "Sampler | None", solve: Callable[[float], MeanFieldSolution]) -> "Advice":
     """The sampler, chosen if there is none, and the moves that it asks for.
 
     Parameters
@@ -62,21 +43,22 @@ def guide(model: Model, sampler: "Sampler | None", solve: Callable[[float], Mean
     ConvergenceError, ValueError
         If a given sampler asks for moves that the theory cannot suggest.
     """
+    from fltheory.network.moves.base import Advice
     from fltheory.network.moves.rotations import RotationMoves
     from fltheory.sampler.alternate import Alternate
     from fltheory.sampler.blocks import BlockIndependence
     from fltheory.sampler.hmc import HMC
 
     if not has_frozen_codes(model) or not (sampler is None or sampler.uses_blocks):
-        return Guidance(HMC() if sampler is None else sampler)
+        return Advice(HMC() if sampler is None else sampler)
     if not model.nonlinearity.is_bounded:
-        return Guidance(sampler or Alternate(HMC(), BlockIndependence(n_candidates=4)), RotationMoves())
+        return Advice(sampler or Alternate(BlockIndependence(4), HMC()), RotationMoves())
     try:
         theory = _first(solve, (model.temperature, _WARM / model.width))
     except (ConvergenceError, ValueError):
         if sampler is not None:
             raise
-        return Guidance(HMC())
+        return Advice(HMC())
     return _with_codes(model, sampler, theory)
 
 
@@ -91,8 +73,9 @@ def _first(solve: Callable[[float], MeanFieldSolution], temperatures: Iterable[f
     return solve(last)
 
 
-def _with_codes(model: Model, sampler: "Sampler | None", theory: MeanFieldSolution) -> Guidance:
+def _with_codes(model: Model, sampler: "Sampler | None", theory: MeanFieldSolution) -> "Advice":
     """For bounded phi: code moves, and tempering where these alone are of no use."""
+    from fltheory.network.moves.base import Advice
     from fltheory.network.moves.codes import CodeMoves
     from fltheory.network.moves.stiffness import stiffness, temperature_of
     from fltheory.network.reduction import Reduction
@@ -112,7 +95,8 @@ def _with_codes(model: Model, sampler: "Sampler | None", theory: MeanFieldSoluti
     softest = temperature_of(target, z, _SOFT) if found > _SOFT else None
     if sampler is None:
         # Conditioned moves cost as much for several candidates as for one.
-        few = BlockIndependence(n_candidates=4, n_updates=-(-model.width // 3))
-        sampler = Alternate(HMC(), few if found > _CONDITIONED else BlockIndependence())
+        n_candidates = 4 if found > _CONDITIONED else 1
+        n_updates = max(2, round(_UPDATED / 2 * model.width))
+        sampler = Alternate(BlockIndependence(n_candidates, n_updates), HMC())
         sampler = Tempering(sampler, n_levels=_N_LEVELS) if found > _STIFF else sampler
-    return Guidance(sampler, moves, softest)
+    return Advice(sampler, moves, softest)

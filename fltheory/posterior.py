@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import evolve, field, frozen
 
+from fltheory.guidance import guide
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.meanfield.solver import Settings, solve_model
 from fltheory.model import Model
@@ -22,9 +23,14 @@ from fltheory.numerics.validation import (
     checked,
 )
 from fltheory.prior import GaussianPrior, Prior
+from fltheory.representation import Neurons
 from fltheory.task import Task, check_task
 
 if TYPE_CHECKING:  # torch is imported only where a network is sampled
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from fltheory.network.moves.base import Advice
     from fltheory.network.samples import PosteriorSamples
     from fltheory.sampler.base import Sampler
 
@@ -217,12 +223,16 @@ class DeepNetworkPosterior:
         n_draws: int = 200,
         n_chains: int = 4,
         n_warmup: int | None = None,
-        start: "str | PosteriorSamples" = "prior",
+        start: "str | PosteriorSamples | Sequence[Neurons]" = "prior",
         seed: int = 0,
         coordinates: str = "auto",
         device: str = "cpu",
         dtype: str = "float64",
         thin: int = 1,
+        keep: str = "all",
+        chains_per_batch: int | None = None,
+        checkpoint: "str | PathLike[str] | None" = None,
+        n_jobs: int = 1,
         progress: bool | None = None,
         targets: object = None,
     ) -> "PosteriorSamples":
@@ -231,19 +241,38 @@ class DeepNetworkPosterior:
         Parameters
         ----------
         sampler
-            The Markov kernel; this posterior's own, or ``HMC``, if None.
+            The Markov kernel; this posterior's own if None. Where that is None too: ``HMC``, for one
+            nonlinear hidden layer with moves that change codes (bounded phi) or merge strong neurons (phi
+            with a slope at infinity), which freeze otherwise, and tempering where it is so cold that no
+            single neuron can change its code. Without a solution of the theory, ``HMC`` alone.
         n_draws, n_chains, thin
             D draws from each of C chains, ``thin`` Markov steps apart.
         n_warmup
             Steps before the first draw; None: chosen.
         start
-            "prior", from where the chains are cooled down to T, or earlier samples.
+            "prior", from where the chains are cooled down to T; "theory", networks of independent
+            neurons of the theory, or such ``Neurons``, one network a chain (one hidden layer); or
+            earlier samples, from their last draws.
         seed
             Of everything random.
         coordinates
-            "auto", "integrated" (readouts integrated out, exact at T = 0) or "weights".
+            What is sampled: "integrated" (which "auto" chooses; the readouts integrated out, of the first
+            layer only what the training inputs see: exact at T = 0), "hidden weights" (readouts
+            integrated out), "preactivations" (the other reduction alone) or "weights" (all of them).
         device, dtype
             Of the torch computation; "float64" or "float32".
+        keep
+            "all": the networks; "readouts": their readouts; "statistics": neither. With the latter two
+            kernels, outputs and the dual field are averaged while sampling, at a memory that hardly
+            grows with ``n_draws``.
+        chains_per_batch
+            Chains that move together; None: all. It decides the numbers drawn, ``n_jobs`` does not.
+        checkpoint
+            A folder where the run is saved, at least once a minute; the same call goes on from there, to
+            the same numbers as without a break, or with more ``n_draws`` to more of them.
+        n_jobs
+            Processes for the batches, -1: one a core; of another backend, like a cluster, within ``with
+            joblib.parallel_config(backend=...)``.
         progress
             Whether to show progress; None: on a terminal.
         targets
@@ -253,13 +282,16 @@ class DeepNetworkPosterior:
         ------
         TypeError, ValueError
             If an argument is not as above; at T = 0 if the width is below P.
+        MemoryError
+            If the draws would take more than half of the machine's memory.
+        CheckpointError
+            If ``checkpoint`` is of another run, naming what differs, or damaged.
         """
         from fltheory.network.sampling import sample_network
 
-        _check_sampler("sampler", sampler)
         return sample_network(
             self.model,
-            self.sampler if sampler is None else sampler,
+            self.sampler if _check_sampler("sampler", sampler) is None else sampler,
             n_draws=n_draws,
             n_chains=n_chains,
             n_warmup=n_warmup,
@@ -269,6 +301,30 @@ class DeepNetworkPosterior:
             device=device,
             dtype=dtype,
             thin=thin,
+            keep=keep,
+            chains_per_batch=chains_per_batch,
+            checkpoint=checkpoint,
+            n_jobs=n_jobs,
             progress=progress,
             targets=targets,
+            advise=self._advice,
+            draw_neurons=self._neurons,
         )
+
+    @cached_property
+    def _theory(self) -> MeanFieldSolution:
+        return self.solve(progress=False)
+
+    def _advice(self, sampler: "Sampler | None") -> "Advice":
+        """What the theory tells the sampler."""
+
+        def solve(temperature: float) -> MeanFieldSolution:
+            if temperature == self.temperature:
+                return self._theory
+            return evolve(self, temperature=temperature).solve(progress=False)
+
+        return guide(self.model, sampler, solve)
+
+    def _neurons(self, seeds: "Sequence[int]") -> tuple[Neurons, ...]:
+        """Networks of neurons of the theory, one a seed."""
+        return tuple(self._theory.neurons(self.width, 1, seed=seed) for seed in seeds)

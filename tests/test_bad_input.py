@@ -1,5 +1,6 @@
 """Bad arguments to every public name: a ``ValueError`` or ``TypeError`` of our own that names them."""
 
+import math
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -390,6 +391,38 @@ TABLE = [
     ("HMC", "step_size", NOT_POSITIVE, lambda v: flt.HMC(step_size=v)),
     ("HMC", "target_acceptance", NOT_FRACTION, lambda v: flt.HMC(target_acceptance=v)),
     ("HMC", "jitter", NOT_FRACTION, lambda v: flt.HMC(jitter=v)),
+    ("HMC", "learn_scales", NOT_FLAG | {"none": None}, lambda v: flt.HMC(learn_scales=v)),
+    ("MALA", "step_size", NOT_POSITIVE, lambda v: flt.MALA(step_size=v)),
+    ("MALA", "target_acceptance", NOT_FRACTION, lambda v: flt.MALA(target_acceptance=v)),
+    ("NUTS", "max_depth", NOT_COUNT | {"deep": 16}, lambda v: flt.NUTS(max_depth=v)),
+    ("NUTS", "step_size", NOT_POSITIVE, lambda v: flt.NUTS(step_size=v)),
+    ("Langevin", "step_size", NOT_POSITIVE, lambda v: flt.Langevin(step_size=v)),
+    ("Langevin", "friction", without(NOT_POSITIVE, "none"), lambda v: flt.Langevin(friction=v)),
+    (
+        "PreconditionedCrankNicolson",
+        "step_size",
+        NOT_POSITIVE,
+        lambda v: flt.PreconditionedCrankNicolson(step_size=v),
+    ),
+    ("BlockIndependence", "n_candidates", NOT_COUNT, lambda v: flt.BlockIndependence(n_candidates=v)),
+    (
+        "BlockIndependence",
+        "n_updates",
+        without(NOT_COUNT, "none"),
+        lambda v: flt.BlockIndependence(n_updates=v),
+    ),
+    ("Alternate", "samplers", not_a(flt.HMC), lambda v: flt.Alternate(v)),
+    ("Alternate", "samplers", {"none at all": ()}, lambda v: flt.Alternate(*v)),
+    ("Tempering", "sampler", not_a(flt.HMC), lambda v: flt.Tempering(v)),
+    ("Tempering", "n_levels", NOT_COUNT | {"one": 1}, lambda v: flt.Tempering(flt.HMC(), n_levels=v)),
+    (
+        "from_function",
+        "gaussian_factor",
+        {"zero": 0.0, "negative": -1.0, "nan": math.nan, "string": "1", "bool": True, "long": torch.ones(3)},
+        lambda v: flt.Target.from_function(2, log_normal, v),
+    ),
+    ("load", "path", {"number": 1, "none": None}, lambda v: flt.load(v)),
+    ("load", "posterior", not_a(flt.HMC, optional=True), lambda v: flt.load("no file", v)),
     ("from_function", "dimension", NOT_COUNT, lambda v: flt.Target.from_function(v, torch.sum)),
     (
         "from_function",
@@ -494,6 +527,19 @@ TABLE = [
         "dtype",
         NOT_CHOICE | {"float16": "float16", "none": None, "torch": torch.float64, "numpy": np.float64},
         lambda v: posterior().sample(dtype=v),
+    ),
+    ("sample", "keep", NOT_CHOICE | {"none": None}, lambda v: posterior().sample(keep=v)),
+    (
+        "sample",
+        "chains_per_batch",
+        without(NOT_COUNT, "none"),
+        lambda v: posterior().sample(chains_per_batch=v),
+    ),
+    (
+        "sample",
+        "checkpoint",
+        {"number": 1, "bool": True, "list": ["folder"]},
+        lambda v: posterior().sample(checkpoint=v),
     ),
     ("sample", "thin", NOT_COUNT, lambda v: posterior().sample(thin=v)),
     ("sample", "progress", NOT_FLAG, lambda v: posterior().sample(progress=v)),
@@ -707,8 +753,22 @@ CONSTRUCTORS = {
     "Digits": (Digits, {}, ["classes", "n_samples", "n_test", "seed"]),
     "LeakyReLU": (flt.LeakyReLU, {}, ["negative_slope"]),
     "GaussianPrior": (flt.GaussianPrior, {}, ["weight_variance", "readout_variance", "scaling"]),
-    "HMC": (flt.HMC, {}, ["n_leapfrog", "step_size", "target_acceptance", "jitter"]),
-    "from_function": (flt.Target.from_function, {"dimension": 2, "log_density": torch.sum}, []),
+    "HMC": (flt.HMC, {}, ["n_leapfrog", "step_size", "target_acceptance", "jitter", "learn_scales"]),
+    "MALA": (flt.MALA, {}, ["step_size", "target_acceptance", "learn_scales"]),
+    "NUTS": (flt.NUTS, {}, ["step_size", "target_acceptance", "max_depth", "learn_scales"]),
+    "Langevin": (flt.Langevin, {}, ["step_size", "friction"]),
+    "PreconditionedCrankNicolson": (
+        flt.PreconditionedCrankNicolson,
+        {},
+        ["step_size", "target_acceptance"],
+    ),
+    "BlockIndependence": (flt.BlockIndependence, {}, ["n_candidates", "n_updates"]),
+    "Tempering": (flt.Tempering, {"sampler": flt.HMC()}, ["n_levels"]),
+    "from_function": (
+        flt.Target.from_function,
+        {"dimension": 2, "log_density": torch.sum},
+        ["gaussian_factor"],
+    ),
     "DeepNetworkPosterior": (
         flt.DeepNetworkPosterior,
         {"task": Orthogonal(4, (0.5, 0.5)), "nonlinearity": flt.Tanh()},

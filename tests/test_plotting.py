@@ -8,6 +8,8 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Ellipse
 
 import fltheory as flt
+from fltheory.network.diagnostics import ranks
+from fltheory.plotting import plot_ranks, plot_traces
 
 TASK = flt.OrthogonalClassification(n_samples=12, class_ratios=(0.5, 0.25, 0.25))
 POSTERIOR = flt.DeepNetworkPosterior(TASK, flt.Sigmoid(), width=30, temperature=1e-3)
@@ -169,3 +171,34 @@ def test_bad_arguments_are_named(request, plot, arguments, options, error, name)
     values = [request.getfixturevalue(a) if isinstance(a, str) else a for a in arguments]
     with pytest.raises(error, match=f"^{name}"):
         getattr(flt, f"plot_{plot}")(*values, **options)
+
+
+# Chains ------------------------------------------------------------------------------------------
+
+
+def test_ranks_and_traces_are_those_of_the_functional(networks):
+    panel = plot_ranks(networks, functional="log_density", n_bins=3)
+    assert panel.get_xlabel() == "rank of log_density" and len(panel.collections) == 2
+    heights = [bar.get_paths()[0].vertices[:, 1].max() - 2.0 * k for k, bar in enumerate(panel.collections)]
+    counts = np.array([np.histogram(r, 3, (0, 1))[0] for r in ranks(networks.draws.statistics.log_density)])
+    np.testing.assert_allclose(heights, counts.max(1))
+    lines = plot_traces(networks, networks, functional="log_density").get_lines()
+    drawn = np.array([line.get_ydata() for line in lines])
+    np.testing.assert_array_equal(drawn, np.tile(networks.draws.statistics.log_density, (2, 1)))
+
+
+def test_the_worst_functional_is_drawn_unless_one_is_named():
+    networks = POSTERIOR.sample(n_draws=12, n_chains=2, n_warmup=20)
+    assert plot_traces(networks).get_ylabel() == networks.diagnostics().worst
+
+
+def test_bad_arguments_of_chains_are_named(networks):
+    for plot in (plot_ranks, plot_traces):
+        with pytest.raises(ValueError, match="samples: expected at least one"):
+            plot()
+        with pytest.raises(TypeError, match=r"samples\[1\]"):
+            plot(networks, 3)
+        with pytest.raises(ValueError, match="functional"):
+            plot(networks, functional="loss")
+    with pytest.raises(ValueError, match="n_bins"):
+        plot_ranks(networks, n_bins=0)

@@ -25,6 +25,7 @@ LAYERS = (
     {"model"},
     {"representation"},
     {"meanfield", "network"},
+    {"guidance"},
     {"posterior"},
     {"coding", "io"},
     {"study", "plotting"},

@@ -1,92 +1,47 @@
-"""Running chains of networks: warm-up, the draws, and going on where they ended."""
+"""Markov steps of a batch of chains, in warm-up and between draws; each begins where the last one ended."""
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from attrs import astuple, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor
 
-from fltheory.errors import InterruptedWarning
 from fltheory.network.target import NetworkTarget
-from fltheory.numerics.progress import progress_bar
-from fltheory.numerics.validation import Array, sealed
 from fltheory.sampler.base import Info, Sampler, State, standard_normal
 
 _COOLING_SHARE = 0.6  # of the warm-up, spent on the way down to the temperature of the target
 _N_LEVELS = 12  # temperatures on the way
 _COLDEST = 1e-3  # of the hot temperature: on colder ones small eigenvalues of the kernels collapse
+_STATE = ("position", "log_density", "gradient")
+_MEMORY, _MEANS = "memory/", "means/"
+
+Schedule = tuple[tuple[float, int], ...]
 
 
 @frozen(eq=False)
-class Statistics:
-    """What the sampler reported, for each chain and draw: all of shape (C, D).
+class Moment:
+    """All that decides how a batch of chains goes on.
 
     Attributes
     ----------
-    log_density, step_size
-        At the position drawn.
-    energy, acceptance, n_steps
-        Means over the Markov steps since the last draw; ``n_steps`` are gradients a Markov step.
-    n_divergences
-        Number of divergent steps since the last draw.
+    state, generator_state
+        Where the chains are, and the state of their generator.
+    schedule
+        Temperatures of the warm-up, and Markov steps at each.
+    n_warm, n_draws
+        Markov steps of warm-up, and draws, since the start.
+    means
+        Averages over the draws, (C, ...) each.
     """
-
-    log_density: Array
-    step_size: Array
-    energy: Array
-    acceptance: Array
-    n_steps: Array
-    n_divergences: Array
-
-
-@frozen(eq=False)
-class Draws:
-    """Networks drawn from the posterior.
-
-    Attributes
-    ----------
-    weights
-        W^1 ... W^L, each (C, D, N, N_in).
-    readouts
-        a, shape (C, D, N, m).
-    statistics
-        Of the sampler.
-    """
-
-    weights: tuple[Array, ...]
-    readouts: Array
-    statistics: Statistics
-
-    @classmethod
-    def of(cls, arrays: Sequence[Array], n_hidden_layers: int) -> "Draws":
-        """From the flat sequence of all arrays, made read-only."""
-        weights, readouts = arrays[:n_hidden_layers], arrays[n_hidden_layers]
-        statistics = map(sealed, arrays[n_hidden_layers + 1 :])
-        return cls(tuple(map(sealed, weights)), sealed(readouts), Statistics(*statistics))
-
-    def joined(self, later: "Draws") -> "Draws":
-        """These draws and later ones of the same chains."""
-        pairs = zip(self._flat, later._flat, strict=True)
-        return Draws.of([np.concatenate(pair, axis=1) for pair in pairs], len(self.weights))
-
-    @property
-    def _flat(self) -> tuple[Array, ...]:
-        return (*self.weights, self.readouts, *astuple(self.statistics, recurse=False))
-
-
-@frozen(eq=False)
-class Checkpoint:
-    """All that decides how chains go on: where they are and the state of their generator."""
 
     state: State
     generator_state: Tensor
-
-    @classmethod
-    def of(cls, state: State, generator: torch.Generator) -> "Checkpoint":
-        """A snapshot."""
-        return cls(state, generator.get_state())
+    schedule: Schedule
+    n_warm: int = 0
+    n_draws: int = 0
+    means: Mapping[str, Tensor] = field(factory=dict)
 
     def generator(self) -> torch.Generator:
         """A generator that goes on from here."""
@@ -94,10 +49,45 @@ class Checkpoint:
         generator.set_state(self.generator_state)
         return generator
 
+    def temperature(self) -> tuple[float, int]:
+        """Of the next step of warm-up, and which step at that temperature it is, from 1."""
+        before = 0
+        for temperature, n_steps in self.schedule:
+            if self.n_warm < before + n_steps:
+                return temperature, self.n_warm - before + 1
+            before += n_steps
+        raise ValueError("n_warm: expected a warm-up that has not ended")
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """As named tensors, and with ``numbers``: what can be written down."""
+        state = {name: getattr(self.state, name) for name in _STATE}
+        memory = {_MEMORY + name: value for name, value in self.state.memory.items()}
+        means = {_MEANS + name: value for name, value in self.means.items()}
+        return {**state, "generator": self.generator_state, **memory, **means}
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The rest."""
+        return {"schedule": self.schedule, "n_warm": self.n_warm, "n_draws": self.n_draws}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], device: str) -> "Moment":
+        """From what was written down."""
+
+        def beginning(start: str) -> dict[str, Tensor]:
+            return {k.removeprefix(start): v.to(device) for k, v in tensors.items() if k.startswith(start)}
+
+        position, log_density, gradient = (tensors[name].to(device) for name in _STATE)
+        state = State(position, log_density, gradient, beginning(_MEMORY))
+        schedule = tuple((float(temperature), int(n)) for temperature, n in numbers["schedule"])
+        n_warm, n_draws = int(numbers["n_warm"]), int(numbers["n_draws"])
+        return cls(state, tensors["generator"], schedule, n_warm, n_draws, beginning(_MEANS))
+
 
 @frozen
 class Chains:
-    """A batch of chains with one generator, and how to run them.
+    """A batch of chains with one generator, and how to move them.
 
     Attributes
     ----------
@@ -111,66 +101,55 @@ class Chains:
     sampler: Sampler
     thin: int = 1
 
-    def warm_up(
-        self, start: int | Tensor, n_warmup: int, seed: int, progress: bool | None = None
-    ) -> Checkpoint:
-        """Chains ready to draw from the target, with step sizes learned and fixed.
+    def begin(self, start: int | Tensor, n_warmup: int, seed: int) -> Moment:
+        """Before the first step.
 
         Parameters
         ----------
         start
             Positions (C, dimension), or a number C of draws from the prior. Those are cooled down to
             the temperature of the target, for 60 % of the ``n_warmup`` Markov steps.
+        """
+        generator = torch.Generator(self.target.device).manual_seed(seed)
+        schedule: Schedule = ((float(self.target.temperature), n_warmup),)
+        if isinstance(start, int):
+            start = self._prior_draws(start, generator)
+            schedule = tuple(cooling(self.target, start, n_warmup))
+        state = self.sampler.init(self.target, start, generator)
+        if n_warmup == 0:
+            _check_finite(state, float(self.target.temperature))
+            state = self.sampler.settle(self.target, state)
+        return Moment(state, generator.get_state(), schedule)
+
+    def warmed(self, moment: Moment, target: NetworkTarget) -> tuple[Moment, Info]:
+        """After one more step of warm-up, at ``target`` of the temperature of the moment.
+
+        After the last one, step sizes are fixed.
 
         Raises
         ------
         ValueError
             If the density is not finite on the way: at T = 0, features that are linearly dependent.
         """
-        generator = torch.Generator(self.target.device).manual_seed(seed)
-        cold = [(float(self.target.temperature), n_warmup)]
-        if isinstance(start, int):
-            start = self._prior_draws(start, generator)
-            cold = cooling(self.target, start, n_warmup)
-        state = self.sampler.init(self.target, start, generator)
-        with progress_bar(n_warmup, "warm-up", progress) as bar:
-            for temperature, n_steps in cold:
-                target = self.target.at(temperature)
-                state = self.sampler.refresh(target, state)
-                _check_finite(state, temperature)
-                for iteration in range(1, n_steps + 1):
-                    state, info = self.sampler.step(target, state, generator)
-                    state = self.sampler.adapt(target, state, info, iteration)
-                    bar.update()
-        return Checkpoint.of(self.sampler.settle(self.target, state), generator)
+        temperature, iteration = moment.temperature()
+        state, generator = moment.state, moment.generator()
+        if iteration == 1:
+            state = self.sampler.refresh(target, state)
+            _check_finite(state, temperature)
+        state, info = self.sampler.step(target, state, generator)
+        state = self.sampler.adapt(target, state, info, iteration)
+        if moment.n_warm + 1 == sum(n for _, n in moment.schedule):
+            state = self.sampler.settle(self.target, state)
+        later = evolve(moment, state=state, generator_state=generator.get_state(), n_warm=moment.n_warm + 1)
+        return later, info
 
-    def draw(
-        self, checkpoint: Checkpoint, n_draws: int, progress: bool | None = None
-    ) -> tuple[Draws, Checkpoint]:
-        """``n_draws`` draws a chain, and where the chains are after the last of them.
-
-        A ``KeyboardInterrupt`` ends the run with the draws finished by then and an
-        ``InterruptedWarning``; without any draw it passes through.
-        """
-        state, generator = checkpoint.state, checkpoint.generator()
-        arrays: list[Array] = []
-        finished = (0, checkpoint)
-        try:
-            with progress_bar(n_draws, "draws", progress) as bar:
-                for d in range(n_draws):
-                    state, row = self._one_draw(state, generator)
-                    arrays = arrays or [np.empty((len(r), n_draws, *r.shape[1:])) for r in row]
-                    for array, values in zip(arrays, row, strict=True):
-                        array[:, d] = values.cpu().numpy()
-                    finished = d + 1, Checkpoint.of(state, generator)
-                    bar.update()
-        except KeyboardInterrupt:
-            if finished[0] == 0:
-                raise
-            message = f"sampling was interrupted: {finished[0]} of {n_draws} draws a chain are kept"
-            warnings.warn(message, InterruptedWarning, stacklevel=2)
-        n_done, end = finished
-        return Draws.of([a[:, :n_done] for a in arrays], self.target.model.n_hidden_layers), end
+    def moved(self, state: State, generator: torch.Generator) -> tuple[State, list[Info]]:
+        """After the Markov steps of one draw."""
+        infos = []
+        for _ in range(self.thin):
+            state, info = self.sampler.step(self.target, state, generator)
+            infos.append(info)
+        return state, infos
 
     def _prior_draws(self, n_chains: int, generator: torch.Generator) -> Tensor:
         like = torch.empty(
@@ -178,22 +157,24 @@ class Chains:
         )
         return standard_normal(like, generator)
 
-    def _one_draw(self, state: State, generator: torch.Generator) -> tuple[State, list[Tensor]]:
-        """The next state, and what ``Draws`` keeps of it."""
-        infos = []
-        for _ in range(self.thin):
-            state, info = self.sampler.step(self.target, state, generator)
-            infos.append(info)
-        weights = self.target.weights(state.position)[:-1]
-        readouts = self.target.draw_readouts(state.position, generator)
-        return state, [*weights, readouts, state.log_density, infos[-1].step_size, *_summary(infos)]
+
+def statistics(state: State, infos: Sequence[Info]) -> dict[str, Tensor]:
+    """The fields of ``Statistics`` for the Markov steps of one draw, each (C, ...)."""
+    none = torch.empty(len(state.log_density), 0)
+    parts = [torch.stack([part.acceptance for part in i.parts], -1) if i.parts else none for i in infos]
+    return {
+        "log_density": state.log_density,
+        "step_size": infos[-1].step_size,
+        "energy": _mean([info.energy for info in infos]),
+        "acceptance": _mean([info.acceptance for info in infos]),
+        "n_steps": _mean([info.n_steps for info in infos]),
+        "n_divergences": torch.stack([info.diverged for info in infos]).sum(0),
+        "part_acceptance": _mean(parts),
+    }
 
 
-def _summary(infos: Sequence[Info]) -> list[Tensor]:
-    """Mean energy, acceptance and number of steps, and the number of divergences, each (C,)."""
-    fields: list[Callable[[Info], Tensor]] = [lambda i: i.energy, lambda i: i.acceptance, lambda i: i.n_steps]
-    means = [torch.stack([f(info).double() for info in infos]).mean(0) for f in fields]
-    return [*means, torch.stack([info.diverged for info in infos]).sum(0)]
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack([value.double() for value in values]).mean(0)
 
 
 def cooling(target: NetworkTarget, x: Tensor, n_steps: int) -> list[tuple[float, int]]:

@@ -1,14 +1,19 @@
 """Have the chains converged? Estimates with their own doubts, and chains that cannot be judged."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from arviz_stats.base import array_stats  # type: ignore[attr-defined]
 from attrs import frozen
 
-from fltheory.network.chains import Statistics
+from fltheory.network.draws import Draws
 from fltheory.numerics.validation import Array, Booleans
 
+_LARGEST_RHAT = 1.05  # above, the chains disagree
+_FEWEST_EFFECTIVE_DRAWS = 100
+_CODE = "code "
+_RAREST_CODE = 0.01  # mean share of the neurons up to which a code is left out
 _FEWEST_DRAWS = 4  # below, R-hat and the effective sample size are not defined
 
 
@@ -49,14 +54,14 @@ class Convergence:
 
 @frozen
 class Diagnostics:
-    """What to look at before believing an average.
+    """What to look at before believing an average. Prints as a table.
 
     Attributes
     ----------
     functionals
-        The convergence of each functional, by name.
-    acceptance_rate
-        Of each chain.
+        The convergence of each functional, by name. None depends on the order of the neurons.
+    acceptance_rate, part_acceptance
+        Of each chain, and of each part of a composed sampler in it.
     n_divergences
         Divergent steps of each chain.
     """
@@ -64,39 +69,151 @@ class Diagnostics:
     functionals: Mapping[str, Convergence]
     acceptance_rate: tuple[float, ...]
     n_divergences: tuple[int, ...]
+    part_acceptance: tuple[tuple[float, ...], ...] = ()
 
     @property
     def stuck_chains(self) -> tuple[int, ...]:
-        """Chains in which some functional never changed."""
-        return tuple(sorted({c for f in self.functionals.values() for c in f.stuck_chains}))
+        """Chains in which some functional never changed, other than the share of a code."""
+        chains = {c for name, f in self.functionals.items() if not _is_code(name) for c in f.stuck_chains}
+        return tuple(sorted(chains))
 
     @property
     def non_finite_chains(self) -> tuple[int, ...]:
         """Chains in which some functional was not finite."""
         return tuple(sorted({c for f in self.functionals.values() for c in f.non_finite_chains}))
 
+    @property
+    def frozen_codes(self) -> tuple[str, ...]:
+        """Codes whose share of the neurons never changed in some chain."""
+        return tuple(name for name, f in self.functionals.items() if _is_code(name) and f.stuck_chains)
+
+    @property
+    def worst(self) -> str | None:
+        """The functional of the largest R-hat; None if none is known."""
+        known = {name: f.rhat for name, f in self.functionals.items() if f.rhat is not None}
+        return max(known, key=lambda name: known[name], default=None)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Reasons not to believe averages, the gravest first; () if there are none."""
+        return tuple(self._doubts())
+
+    def _doubts(self) -> Iterator[str]:
+        if self.non_finite_chains:
+            yield f"chains {self.non_finite_chains} are not finite"
+        if self.stuck_chains:
+            yield f"chains {self.stuck_chains} are stuck"
+        if self.frozen_codes:
+            yield f"the share of {self.frozen_codes[0]} is frozen"
+        worst = self.worst
+        rhat = None if worst is None else self.functionals[worst].rhat
+        if rhat is not None and not rhat <= _LARGEST_RHAT:
+            yield f"R-hat {rhat:.2f} of {worst}"
+        if len(self.acceptance_rate) == 1:
+            yield "one chain cannot be checked against others"
+        yield from self._few_draws()
+        if sum(self.n_divergences):
+            yield f"{sum(self.n_divergences)} divergent steps"
+
+    def _few_draws(self) -> Iterator[str]:
+        sizes = {name: f.ess for name, f in self.functionals.items() if f.ess is not None}
+        if not sizes:
+            yield "too few draws to tell"
+        elif min(sizes.values()) < _FEWEST_EFFECTIVE_DRAWS:
+            name = min(sizes, key=lambda name: sizes[name])
+            yield f"only {sizes[name]:.0f} effective draws of {name}"
+
     def __str__(self) -> str:
-        rows = [f"{'':20}{'mean':>12}{'error':>10}{'R-hat':>8}{'ESS':>8}"]
+        width = max(20, *(len(name) + 1 for name in self.functionals))
+        rows = [f"{'':{width}}{'mean':>12}{'error':>10}{'R-hat':>8}{'ESS':>8}"]
         for name, f in self.functionals.items():
             error, rhat, ess = (
                 text_or_dash(f.standard_error, ".2g"),
                 text_or_dash(f.rhat, ".3f"),
                 text_or_dash(f.ess, ".0f"),
             )
-            rows.append(f"{name:20}{f.mean:12.5g}{error:>10}{rhat:>8}{ess:>8}")
+            rows.append(f"{name:{width}}{f.mean:12.5g}{error:>10}{rhat:>8}{ess:>8}")
         rows.append(f"acceptance {', '.join(f'{a:.2f}' for a in self.acceptance_rate)}")
+        for part, rates in enumerate(zip(*self.part_acceptance, strict=True), 1):
+            rows.append(f"  of part {part} {', '.join(f'{a:.2f}' for a in rates)}")
         rows.append(f"divergences {', '.join(map(str, self.n_divergences))}")
         rows.append(f"stuck chains {self.stuck_chains}, non-finite chains {self.non_finite_chains}")
+        rows.append("doubts: " + ("; ".join(self.doubts) or "none"))
         return "\n".join(rows)
 
 
-def diagnose(functionals: Mapping[str, Array], statistics: Statistics) -> Diagnostics:
-    """Diagnostics of functionals (C, D), by name, of chains with these statistics."""
+def diagnose(*runs: Draws, temperature: float = 1.0) -> Diagnostics:
+    """Diagnostics of all chains of some runs of one posterior, as many draws of each as all have.
+
+    Parameters
+    ----------
+    temperature
+        T: at 0 there is no training error, at infinity no dual field.
+    """
+    functionals = functionals_of(*runs, temperature=temperature)
+    statistics = [draws.statistics for draws in runs]
+    acceptance = np.concatenate([s.acceptance.mean(1) for s in statistics])
+    divergences = np.concatenate([s.n_divergences.sum(1) for s in statistics])
+    parts = [tuple(row.tolist()) for s in statistics for row in s.part_acceptance.mean(1)]
+    has_parts = len({len(row) for row in parts}) == 1 and bool(parts[0])
     return Diagnostics(
         {name: Convergence.of(values) for name, values in functionals.items()},
-        tuple(float(a) for a in statistics.acceptance.mean(1)),
-        tuple(int(n) for n in statistics.n_divergences.sum(1)),
+        tuple(acceptance.tolist()),
+        tuple(int(n) for n in divergences),
+        tuple(parts) if has_parts else (),
     )
+
+
+def functionals_of(*runs: Draws, temperature: float = 1.0) -> dict[str, Array]:
+    """What is judged, by name, (C, D), C the chains of all runs: log density, kernels, outputs, codes."""
+    n_draws = min(draws.n_draws for draws in runs)
+    found = [_of_one_run(draws, temperature) for draws in runs]
+    names = [name for name in found[0] if all(name in run for run in found)]
+    joined = {name: np.concatenate([run[name][:, :n_draws] for run in found]) for name in names}
+    return {name: values for name, values in joined.items() if not _is_code(name) or _is_seen(values)}
+
+
+def _of_one_run(draws: Draws, temperature: float) -> dict[str, Array]:
+    without = {0.0: "training_error", math.inf: "dual_field_square"}.get(temperature)
+    found = {"log_density": draws.statistics.log_density}
+    for name, trace in draws.traces.items():
+        if name in (without, "dual_field"):
+            continue
+        labels = [name] if trace.ndim == 2 else _names(name, trace.shape[-1])
+        found |= zip(labels, np.moveaxis(trace[..., None] if trace.ndim == 2 else trace, -1, 0), strict=True)
+    return found
+
+
+def _names(trace: str, length: int) -> list[str]:
+    """Of the entries of a trace with several."""
+    if trace == "code_shares":
+        n_classes = length.bit_length() - 1
+        return [_CODE + f"{k:0{n_classes}b}"[::-1] for k in range(length)]
+    if trace.startswith("kernel_blocks"):
+        n_classes = math.isqrt(2 * length)  # length = k (k + 1) / 2
+        pairs = zip(*np.triu_indices(n_classes), strict=True)
+        return [f"{trace.replace('blocks', 'block')} {i}-{j}" for i, j in pairs]
+    return [f"{trace} {k}" for k in range(length)]
+
+
+def _is_code(name: str) -> bool:
+    return name.startswith(_CODE)
+
+
+def _is_seen(shares: Array) -> bool:
+    """Whether a code is not rare (or not finite), and its share not the same in all networks."""
+    return not (shares.mean() <= _RAREST_CODE or np.ptp(shares) == 0.0)
+
+
+def ranks(values: Array) -> Array:
+    """The rank of each value among those of all chains, from 0 to just below 1: (C, D) to (C, D).
+
+    Chains that have converged have uniform ranks (Vehtari et al. 2021). Ties are broken at random.
+    """
+    tie = np.random.default_rng(0).random(values.size)
+    found = np.empty(values.size)
+    found[np.lexsort((tie, values.ravel()))] = (np.arange(values.size) + 0.5) / values.size
+    return found.reshape(values.shape)
 
 
 def _where(mask: Booleans) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Networks drawn from the posterior, and what they say of the representations."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,22 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from fltheory.model import Model
-from fltheory.network.chains import Chains, Checkpoint, Draws
-from fltheory.network.diagnostics import Diagnostics, diagnose
+from fltheory.network.chains import Moment
+from fltheory.network.configuration import check_same_model
+from fltheory.network.diagnostics import Diagnostics, diagnose, functionals_of
+from fltheory.network.draws import Draws
 from fltheory.network.forward import hidden_layers, outputs
+from fltheory.network.plan import Plan
 from fltheory.network.readout import ReadoutPosterior
 from fltheory.network.reduction import Reduction
+from fltheory.network.runs import check_jobs, gathered, run_groups
+from fltheory.network.streaming import SPREAD, pooled_variance
 from fltheory.network.target import IntegratedTarget
 from fltheory.numerics.validation import (
     Array,
     check_array,
     check_flag,
+    check_instance,
     check_integer,
     describe,
     read_only,
@@ -29,19 +36,23 @@ from fltheory.representation import Neurons, Prediction, Representation, nearest
 
 @frozen(eq=False)
 class Continuation:
-    """What it takes to go on: the chains and where they are."""
+    """What it takes to go on: the run, and where each of its batches of chains is."""
 
-    chains: Chains
-    checkpoint: Checkpoint
+    plan: Plan
+    moments: tuple[Moment, ...]
 
 
 @frozen(eq=False, repr=False)
 class PosteriorSamples(Representation):
     """D networks from each of C chains.
 
-    Answers on any inputs are averages over the networks, computed one draw after another: nothing
-    is stored but the weights. What depends on the readouts is averaged over their exact posterior
-    given the features, which is less noisy than the readouts drawn (Rao-Blackwell).
+    Answers on any inputs are averages over the networks, computed one draw after another. What depends
+    on the readouts is averaged over their exact posterior given the features, which is less noisy than
+    the readouts drawn (Rao-Blackwell).
+
+    Sampled with ``keep="statistics"`` or ``"readouts"`` there are no weights: kernels, predictions and
+    the dual field are the averages taken while sampling, on the training and test inputs of the task,
+    and what cannot be answered from them is refused by a ``ValueError``.
 
     Attributes
     ----------
@@ -50,13 +61,13 @@ class PosteriorSamples(Representation):
     reduction
         What the first layer of the draws is of: all of it, or what the training inputs see.
     draws
-        Weights and the statistics of the sampler.
+        What was kept, and the statistics of the sampler.
     seeds
         One a chain, for the part of the first layer that the training inputs do not see.
     targets
         Y as sampled: those of the task, or (C, P, m) for one set of targets a chain.
     continuation
-        Where the chains are, for ``resume``; None for samples from a file.
+        Where the chains are, for ``resume``; None for samples loaded without their sampler.
     """
 
     model: Model
@@ -74,8 +85,13 @@ class PosteriorSamples(Representation):
         return (
             f"PosteriorSamples({self.model.nonlinearity!r}, L={self.model.n_hidden_layers}, "
             f"N={self.model.width}, T={self.model.temperature:g}, "
-            f"{self.n_chains} chains of {self.n_draws} draws)"
+            f"{self.n_chains} chains of {self.n_draws} draws{self._doubt})"
         )
+
+    @cached_property
+    def _doubt(self) -> str:
+        doubts = self._diagnostics.doubts
+        return f"; not converged: {doubts[0]}" if doubts else ""
 
     @property
     def weights(self) -> tuple[Array, ...]:
@@ -85,24 +101,26 @@ class PosteriorSamples(Representation):
 
     def weights_of(self, draw: int) -> tuple[Array, ...]:
         """W^1 ... W^L of one draw, each (C, N, N_in)."""
-        first, *deeper = (w[:, draw] for w in self.draws.weights)
+        first, *deeper = self._seen_weights(draw)
         seen = zip(first, self.seeds, strict=True)
         return np.stack([self.reduction.complete(w, seed, draw) for w, seed in seen]), *deeper
 
     @property
     def readouts(self) -> Array:
         """a, shape (C, D, N, m)."""
+        if self.draws.readouts is None:
+            raise _missing("readouts", "'readouts' or keep='all'")
         return self.draws.readouts
 
     @property
     def n_chains(self) -> int:
         """C."""
-        return len(self.readouts)
+        return self.draws.n_chains
 
     @property
     def n_draws(self) -> int:
         """D, draws a chain."""
-        return int(self.readouts.shape[1])
+        return self.draws.n_draws
 
     @cached_property
     def acceptance_rate(self) -> Array:
@@ -110,6 +128,16 @@ class PosteriorSamples(Representation):
         return read_only(self.draws.statistics.acceptance.mean(1))
 
     # Streaming: one draw of all chains at a time -----------------------------------------------
+
+    @property
+    def _has_weights(self) -> bool:
+        return bool(self.draws.weights)
+
+    def _streamed(self, name: str) -> Array:
+        """An average over the draws of each chain that was taken while sampling, (C, ...)."""
+        if name not in self.draws.means:
+            raise _missing(f"the average {name!r}", "'all'")
+        return self.draws.means[name]
 
     @cached_property
     def _posterior(self) -> IntegratedTarget:
@@ -129,6 +157,8 @@ class PosteriorSamples(Representation):
 
     def _seen_weights(self, draw: int) -> tuple[Array, ...]:
         """W' and W^2 ... W^L of one draw: enough for the training inputs."""
+        if not self._has_weights:
+            raise _missing("activations, or answers on new inputs", "'all'")
         return tuple(w[:, draw] for w in self.draws.weights)
 
     def _readouts_given(self, features: Tensor) -> ReadoutPosterior:
@@ -179,8 +209,28 @@ class PosteriorSamples(Representation):
         layer, x = self.model.check_layer(layer), self._inputs(inputs)
         if layer == 0:
             return self.model.input_kernel if x is None else read_only(self.model.kernel_between(x, x))
-        total = sum((phi.mT @ phi).mean(0).numpy() for phi in self._stream(x, layer))
-        return read_only(total / (self.n_draws * self.model.width))
+        return read_only(self._chain_kernels(layer, x).mean(0))
+
+    def kernel_error(self, layer: int) -> Array:
+        """The standard error of each entry of ``kernel(layer)``, (P, P), from how far the chains differ.
+
+        Raises
+        ------
+        ValueError
+            For one chain.
+        """
+        layer = self.model.check_layer(layer, lowest=1)
+        if self.n_chains < 2:
+            raise ValueError("kernel_error: expected at least two chains, got one")
+        kernels = self._chain_kernels(layer, None)
+        return read_only(kernels.std(0, ddof=1) / np.sqrt(self.n_chains))
+
+    def _chain_kernels(self, layer: int, x: Array | None) -> Array:
+        """The kernel averaged over the draws of each chain, (C, n, n)."""
+        if x is None and not self._has_weights:
+            return self._streamed(f"kernel_{layer}")
+        total = sum((phi.mT @ phi).numpy() for phi in self._stream(x, layer))
+        return np.asarray(total / (self.n_draws * self.model.width))
 
     def neurons(self, n: int, layer: int, seed: int = 0) -> Neurons:
         """Draw n neurons of one layer (1 to L), all of one network if n is at most its width.
@@ -219,11 +269,10 @@ class PosteriorSamples(Representation):
             rows.append(outputs(a, phi, self.model.is_lazy).numpy())
         return _joined(rows)
 
-    @cached_property
+    @property
     def training_error(self) -> Array:
         """Mean square error on the training set, over inputs and outputs, shape (C, D)."""
-        targets = self.targets if self.targets.ndim == 2 else self.targets[:, None]
-        return read_only(((self.outputs() - targets) ** 2).mean((-2, -1)))
+        return self.draws.traces["training_error"]
 
     def _conditional_outputs(self, inputs: object) -> Iterator[tuple[Array, Array]]:
         """Mean (C, n, m) and variance (C, n) of the outputs given the features, for each draw."""
@@ -244,11 +293,25 @@ class PosteriorSamples(Representation):
         The mean over networks of the conditional means given the features; the variance is the
         mean of the conditional variances plus the variance of the conditional means.
         """
+        if not self._has_weights:
+            return self._streamed_prediction(inputs)
         draws = list(self._conditional_outputs(inputs))
         means = np.stack([mean for mean, _ in draws])  # (D, C, n, m)
         mean = means.mean((0, 1))
         noise = np.mean([variance.mean(0) for _, variance in draws], axis=0)  # (n,)
         variance = noise[:, None] + means.var((0, 1))
+        return Prediction(read_only(mean), read_only(variance), nearest_class(self.model.task, mean))
+
+    def _streamed_prediction(self, inputs: object) -> Prediction:
+        """On the training or the test inputs of the task."""
+        x, test = self._inputs(inputs), self.model.task.test_inputs
+        if x is not None and (test is None or not np.array_equal(x, test)):
+            raise _missing("predictions on inputs other than those of the task", "'all'")
+        name = "training" if x is None else "test"
+        means = self._streamed(f"{name}_output")  # (C, n, m)
+        noise = self._streamed(f"{name}_noise").mean(0)[:, None]
+        variance = noise + pooled_variance(means, self._streamed(f"{name}_output{SPREAD}"), self.n_draws)
+        mean = means.mean(0)
         return Prediction(read_only(mean), read_only(variance), nearest_class(self.model.task, mean))
 
     @cached_property
@@ -257,44 +320,106 @@ class PosteriorSamples(Representation):
 
         For T > 0 it is (Y - f) / (N T) with f the mean output given the features.
         """
+        if "dual_field" in self.draws.traces:
+            return self.draws.traces["dual_field"]
         scale = 1.0 if self.model.is_lazy else 1.0 / self.model.width
         features = self._stream(None)
         return _joined(scale * self._readouts_given(phi).solution.numpy() for phi in features)
 
     @property
     def dual_field(self) -> Array:
-        return read_only(self.dual_field_draws.mean((0, 1)))
+        draws = self.dual_field_draws if self._has_weights else self._streamed("dual_field")[:, None]
+        return read_only(draws.mean((0, 1)))
 
     # The chains --------------------------------------------------------------------------------
 
-    def diagnostics(self) -> Diagnostics:
-        """Convergence of a few functionals, divergences, and chains that are stuck or not finite."""
-        t = self.dual_field_draws
-        functionals = {
-            "log_density": self.draws.statistics.log_density,
-            "readout_square": (self.readouts**2).mean((-2, -1)),
-            "dual_field_square": (t**2).mean((-2, -1)),
-        }
-        for layer in range(1, self.model.n_hidden_layers + 1):
-            traces = ((phi**2).mean((1, 2)).numpy() for phi in self._stream(None, layer))
-            functionals[f"kernel_trace_{layer}"] = _joined(traces)
-        return diagnose(functionals, self.draws.statistics)
+    @cached_property
+    def _diagnostics(self) -> Diagnostics:
+        return diagnose(self.draws, temperature=self.model.temperature)
 
-    def resume(self, n_draws: int, progress: bool | None = None) -> "PosteriorSamples":
+    def diagnostics(self, *others: "PosteriorSamples") -> Diagnostics:
+        """Convergence of what does not depend on the order of neurons; divergences, stuck chains.
+
+        Parameters
+        ----------
+        others
+            More samples of the same posterior, whose chains are judged together with these: after other
+            starts, R-hat then tells whether both runs have found the same.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``others`` are not samples of the same posterior.
+        """
+        if not others:
+            return self._diagnostics
+        return diagnose(*self._together(others), temperature=self.model.temperature)
+
+    def functionals(self, *others: "PosteriorSamples") -> dict[str, Array]:
+        """What ``diagnostics`` judges: numbers of each network by name, (C, D), over the chains of all.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``others`` are not samples of the same posterior.
+        """
+        return functionals_of(*self._together(others), temperature=self.model.temperature)
+
+    def _together(self, others: "Sequence[PosteriorSamples]") -> list[Draws]:
+        for i, other in enumerate(others):
+            check_instance(f"others[{i}]", other, PosteriorSamples)
+            check_same_model(f"others[{i}]", self.model, other.model)
+        return [self.draws, *(other.draws for other in others)]
+
+    def resume(self, n_draws: int, progress: bool | None = None, n_jobs: int = 1) -> "PosteriorSamples":
         """``n_draws`` more draws a chain, appended: as if all had been drawn in one run.
 
         Raises
         ------
         ValueError
             If the samples do not know where their chains are.
+        MemoryError
+            If all draws would take more than half of the machine's memory.
         """
         n_draws = check_integer("n_draws", n_draws)
+        n_jobs = check_jobs("n_jobs", n_jobs)
         check_flag("progress", progress, optional=True)
         if self.continuation is None:
             raise ValueError("resume: expected samples that keep the state of their chains, got none")
-        chains = self.continuation.chains
-        later, end = chains.draw(self.continuation.checkpoint, n_draws, progress)
-        return evolve(self, draws=self.draws.joined(later), continuation=Continuation(chains, end))
+        plan, moments = self.continuation.plan, self.continuation.moments
+        plan.check_memory(self.n_draws + n_draws)
+        groups = plan.groups(moments, self.n_draws + n_draws)
+        rows, means, moments = gathered(run_groups(groups, n_jobs, progress))
+        on = Continuation(plan, moments)
+        return evolve(self, draws=self.draws.continued(rows, means), continuation=on)
+
+    def to_xarray(self) -> Any:
+        """As an ``xarray.DataTree`` in the form of ArviZ: dimensions chain and draw.
+
+        Group posterior holds what was kept of the networks and the traces, sample_stats what the sampler
+        reported, observed_data inputs and targets.
+        """
+        from fltheory.network.export import to_tree
+
+        return to_tree(self.draws, self.model.task)
+
+    def to_arviz(self) -> Any:
+        """The same as ``to_xarray``: what the functions of ArviZ take."""
+        return self.to_xarray()
+
+    def save(self, path: "str | PathLike[str]") -> None:
+        """Write to one file, whole or not at all; ``fltheory.load`` reads it.
+
+        It holds no code and nothing that runs when it is read: arrays, and the network and its task in
+        words and numbers.
+        """
+        from fltheory.network.saving import save
+
+        save(self, path)
+
+
+def _missing(what: str, keep: str) -> ValueError:
+    return ValueError(f"keep: expected samples drawn with keep={keep} for {what}, got some that kept less")
 
 
 def _joined(rows: Iterable[Array]) -> Array:

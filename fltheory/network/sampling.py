@@ -1,16 +1,24 @@
 """From a model to samples: which coordinates, where to start, how long to warm up."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from fltheory.model import Model
-from fltheory.network.chains import Chains
-from fltheory.network.reduction import Reduction
+from fltheory.network.checkpoint import open_run
+from fltheory.network.configuration import versions
+from fltheory.network.draws import Draws
+from fltheory.network.moves.base import Advice
+from fltheory.network.plan import COORDINATES, DTYPES, Plan
+from fltheory.network.record import KEEP
+from fltheory.network.runs import check_jobs, gathered, run_groups
 from fltheory.network.samples import Continuation, PosteriorSamples
 from fltheory.network.starts import Start, positions
-from fltheory.network.target import IntegratedTarget, NetworkTarget, WeightTarget
+from fltheory.network.target import NetworkTarget, WeightTarget
 from fltheory.numerics.validation import (
     Array,
     check_array,
@@ -19,19 +27,13 @@ from fltheory.numerics.validation import (
     check_instance,
     check_integer,
     describe,
+    fingerprint,
 )
+from fltheory.representation import Neurons
 from fltheory.sampler.base import Sampler
 from fltheory.sampler.hmc import HMC
 
 _DEFAULT_WARMUP = 200
-_COORDINATES: Mapping[str, tuple[Callable[[Model], Reduction], type[NetworkTarget]]] = {
-    "auto": (Reduction.of, IntegratedTarget),
-    "integrated": (Reduction.of, IntegratedTarget),
-    "preactivations": (Reduction.of, WeightTarget),
-    "hidden weights": (Reduction.none, IntegratedTarget),
-    "weights": (Reduction.none, WeightTarget),
-}
-_DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 def sample_network(
@@ -47,8 +49,14 @@ def sample_network(
     device: str = "cpu",
     dtype: str = "float64",
     thin: int = 1,
+    keep: str = "all",
+    chains_per_batch: int | None = None,
+    checkpoint: "str | PathLike[str] | None" = None,
+    n_jobs: int = 1,
     progress: bool | None = None,
     targets: object = None,
+    advise: Callable[[Sampler | None], Advice] | None = None,
+    draw_neurons: Callable[[Sequence[int]], Sequence[Neurons]] | None = None,
 ) -> PosteriorSamples:
     """Networks of finite width, drawn from the posterior (2).
 
@@ -57,7 +65,7 @@ def sample_network(
     model
         The network and its task.
     sampler
-        The Markov kernel; ``HMC()`` if None.
+        The Markov kernel; if None, as advised, else ``HMC()``.
     n_draws, n_chains, thin
         D draws a chain, C chains, Markov steps a draw.
     n_warmup
@@ -71,33 +79,106 @@ def sample_network(
         weights ("hidden weights", "weights"); the readout integrated out and drawn exactly
         ("integrated", "hidden weights") or a coordinate, T > 0 ("preactivations", "weights"). "auto"
         is "integrated".
+    keep
+        "all": the networks; "readouts": their readouts only; "statistics": neither. With the latter two
+        what is asked of the samples is averaged while sampling, on the inputs of the task, at a memory
+        that hardly grows with ``n_draws``.
+    chains_per_batch
+        Chains that move together, with a random generator of their own; None: all. It decides the numbers
+        drawn, ``n_jobs`` does not.
+    checkpoint
+        A folder where the run is saved: after the warm-up, at least once a minute, and at the end. Calling
+        again with the same arguments goes on where it was saved, to the same numbers as without a break;
+        with more ``n_draws`` it is lengthened.
+    n_jobs
+        Processes, one thread each, among which the batches are divided; -1: one a core. Within ``with
+        joblib.parallel_config(backend=...)`` they are those of that backend, a cluster for instance.
+    progress
+        Whether to show progress; None: on a terminal.
     targets
         Y in place of the task's: (P, m), or an array (C, P, m) for one set a chain.
+    advise
+        Called with the sampler where the readout is integrated out, once all arguments are checked: how to
+        sample, with moves for single neurons.
+    draw_neurons
+        Called with one seed a chain: networks for ``start="theory"``.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is not as above; at T = 0 for a width below P (naming ``width``), and for
         coordinates with readouts.
+    MemoryError
+        If the draws would take more than half of the machine's memory.
+    CheckpointError
+        If ``checkpoint`` is of another run, naming what differs, or damaged.
     """
     check_flag("progress", progress, optional=True)
     check_instance("model", model, Model)
-    sampler = check_instance("sampler", HMC() if sampler is None else sampler, Sampler)
+    check_instance("sampler", sampler, Sampler, optional=True)
     n_chains = check_integer("n_chains", n_chains)
     n_draws = check_integer("n_draws", n_draws)
     n_warmup = check_integer("n_warmup", _DEFAULT_WARMUP if n_warmup is None else n_warmup, minimum=0)
     seed = check_integer("seed", seed, minimum=0, maximum=2**63 - 1)
-    reduce, kind = _COORDINATES[check_choice("coordinates", coordinates, _COORDINATES)]
-    precision = _DTYPES[check_choice("dtype", dtype, _DTYPES)]
+    check_choice("coordinates", coordinates, COORDINATES)
+    check_choice("dtype", dtype, DTYPES)
     y = _check_targets(model, targets, n_chains)
-    _check_zero_temperature(model, kind)
-    reduction = reduce(model)
-    target = kind(reduction.model, targets=y, device=_check_device(device), dtype=precision)
-    chains = Chains(target, sampler, check_integer("thin", thin))
-    ready = chains.warm_up(positions(target, reduction, start, n_chains), n_warmup, seed, progress)
-    draws, end = chains.draw(ready, n_draws, progress)
-    seeds = tuple(np.random.SeedSequence(seed).generate_state(n_chains).tolist())
-    return PosteriorSamples(model, reduction, draws, seeds, y, Continuation(chains, end))
+    _check_zero_temperature(model, COORDINATES[coordinates][1])
+    check_choice("keep", keep, KEEP)
+    size = check_integer("chains_per_batch", n_chains if chains_per_batch is None else chains_per_batch)
+    n_jobs = check_jobs("n_jobs", n_jobs)
+    folder, thin = _check_folder(checkpoint), check_integer("thin", thin)
+    device = _check_device(device)
+    if isinstance(start, str):
+        check_choice("start", start, ("prior", "theory"))
+    if start == "theory":
+        start = _neurons_of_theory(model, draw_neurons, n_chains, seed)
+    has_readouts = COORDINATES[coordinates][1] is WeightTarget
+    advice = Advice(sampler or HMC()) if advise is None or has_readouts else advise(sampler)
+    plan = Plan(
+        model,
+        advice.sampler,
+        y,
+        n_chains,
+        seed,
+        coordinates,
+        device,
+        dtype,
+        thin,
+        keep,
+        size,
+        advice.moves,
+        advice.softest,
+    )
+    plan.check_memory(n_draws)
+    begin = positions(plan.target, plan.reduction, start, n_chains)
+    if folder is not None:
+        came_from = "prior" if isinstance(begin, int) else fingerprint(begin.cpu().numpy())
+        more = {"n_warmup": n_warmup, "start": came_from, **versions()}
+        open_run(folder, {**plan.settings, **more})
+    outcomes = run_groups(plan.groups(begin, n_draws, n_warmup, folder), n_jobs, progress)
+    rows, means, moments = gathered(outcomes)
+    continuation = Continuation(plan, moments)
+    return PosteriorSamples(model, plan.reduction, Draws.of(rows, means), plan.seeds, y, continuation)
+
+
+def _neurons_of_theory(
+    model: Model, draw: Callable[[Sequence[int]], Sequence[Neurons]] | None, n_chains: int, seed: int
+) -> Sequence[Neurons]:
+    if draw is None or model.n_hidden_layers > 1:
+        raise ValueError(
+            f"start: expected 'prior' or earlier samples where there are no neurons of the theory "
+            f"({model.n_hidden_layers} hidden layers), got 'theory'"
+        )
+    return draw(np.random.SeedSequence(seed).spawn(1)[0].generate_state(n_chains).tolist())
+
+
+def _check_folder(checkpoint: object) -> Path | None:
+    if checkpoint is None:
+        return None
+    if not isinstance(checkpoint, str | PathLike):
+        raise TypeError(f"checkpoint: expected the path of a folder, got {describe(checkpoint)}")
+    return Path(os.fsdecode(checkpoint))
 
 
 def _check_targets(model: Model, targets: object, n_chains: int) -> Array:

@@ -19,7 +19,7 @@ from fltheory.network.forward import Layers, backpropagate, hidden_layers, outpu
 from fltheory.network.readout import ReadoutPosterior, per_chain
 from fltheory.network.reduction import weight_shapes
 from fltheory.numerics.validation import Array
-from fltheory.sampler.base import Target
+from fltheory.sampler.base import Target, standard_normal
 from fltheory.sampler.blocks import Blocks
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ class NetworkTarget(Target):
     device, dtype
         Where and how precisely to compute.
     softest
-        T of its softest version, for tempering; None if there are none.
+        T of its softest version, for tempering; where the data hardly matter unless given.
+    moves
+        Proposals for single neurons, where the readout is integrated out; None: none are known.
     """
 
     model: Model
@@ -50,6 +52,7 @@ class NetworkTarget(Target):
     device: str = "cpu"
     dtype: torch.dtype = torch.float64
     softest: float | None = None
+    moves: "Moves | None" = None
 
     @temperature.default
     def _model_temperature(self) -> float:
@@ -93,9 +96,8 @@ class NetworkTarget(Target):
 
         Where chains have their own targets, the levels are those of all chains, several times over.
         """
-        if self.softest is None or isinstance(self.temperature, Tensor):
-            return super().softened(level)  # type: ignore[return-value]  # raises
-        cold, soft = self.temperature ** (1 / 3), max(self.temperature, self.softest) ** (1 / 3)
+        temperature = float(self.temperature)
+        cold, soft = temperature ** (1 / 3), max(temperature, self._softest) ** (1 / 3)
         repeats = len(level) // len(self.targets) if self.targets.ndim == 3 else 1
         targets = np.tile(self.targets, (repeats, 1, 1)) if repeats > 1 else self.targets
         return evolve(self, temperature=(cold + level * (soft - cold)) ** 3, targets=targets)
@@ -165,6 +167,14 @@ class NetworkTarget(Target):
         backpropagate(whitened, self.inputs, phi, layers, slope, sigmas, hidden)
         return value - 0.5 * _square(x), gradient
 
+    @cached_property
+    def _softest(self) -> float:
+        if self.softest is not None:
+            return self.softest
+        n_chains = len(self.targets) if self.targets.ndim == 3 else 4
+        some = torch.empty(n_chains, self.dimension, dtype=self.dtype, device=self.device)
+        return self.hot_temperature(standard_normal(some, torch.Generator(self.device).manual_seed(0)))
+
     def hot_temperature(self, x: Tensor) -> float:
         """T at which the data hardly matter to the networks at positions ``x``, shape (C, dimension).
 
@@ -210,15 +220,7 @@ class WeightTarget(NetworkTarget):
 
 @frozen(eq=False)
 class IntegratedTarget(NetworkTarget):
-    """Hidden weights as coordinates, the readout integrated out: smooth and exact at T = 0 if N >= P.
-
-    Attributes
-    ----------
-    moves
-        Proposals for single neurons, which need the readout integrated out; None: none are known.
-    """
-
-    moves: "Moves | None" = None
+    """Hidden weights as coordinates, the readout integrated out: smooth and exact at T = 0 if N >= P."""
 
     @cached_property
     def blocks(self) -> Blocks | None:

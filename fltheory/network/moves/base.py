@@ -7,6 +7,7 @@ from attrs import asdict, frozen
 
 from fltheory.network.target import IntegratedTarget
 from fltheory.numerics.validation import fingerprint
+from fltheory.sampler.base import Sampler
 from fltheory.sampler.blocks import Blocks
 
 
@@ -26,3 +27,22 @@ class Moves(ABC):
     @abstractmethod
     def of(self, target: IntegratedTarget) -> Blocks:
         """The moves as blocks of this target, at its temperature."""
+
+
+@frozen(eq=False)
+class Advice:
+    """How to sample a posterior.
+
+    Attributes
+    ----------
+    sampler
+        The Markov kernel.
+    moves
+        Proposals for single neurons, if it asks for ``blocks``.
+    softest
+        The temperature up to which tempering goes; None: until the data hardly matter.
+    """
+
+    sampler: Sampler
+    moves: Moves | None = None
+    softest: float | None = None
