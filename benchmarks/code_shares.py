@@ -116,7 +116,7 @@ def report(name: str, samples: flt.PosteriorSamples, seconds: float) -> None:
     """One row of the table."""
     task, n_chains = samples.model.task, samples.n_chains
     if name == "prior":
-        print(f"{samples!r} with {samples.continuation.plan.sampler!r}")
+        print(f"{samples!r} with {samples.sampler!r}")
     if samples.model.nonlinearity.is_bounded:
         codes = samples.functional(lambda activations: codes_of(activations, task))  # (C, D, N)
         shares = np.stack([(codes == k).mean(-1) for k in range(2**task.n_outputs)], -1)

@@ -32,6 +32,7 @@ from fltheory.numerics.validation import (
     sealed,
 )
 from fltheory.representation import Neurons, Prediction, Representation, nearest_class
+from fltheory.sampler.base import Sampler
 
 
 @frozen(eq=False)
@@ -104,6 +105,11 @@ class PosteriorSamples(Representation):
         first, *deeper = self._seen_weights(draw)
         seen = zip(first, self.seeds, strict=True)
         return np.stack([self.reduction.complete(w, seed, draw) for w, seed in seen]), *deeper
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """The Markov kernel that drew them; None where it is not known."""
+        return None if self.continuation is None else self.continuation.plan.sampler
 
     @property
     def readouts(self) -> Array:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from fltheory.sampler.alternate import Alternate
 from fltheory.sampler.base import Target
@@ -21,7 +21,7 @@ WIDTH = 0.5
 class TwoPeaks(Target):
     """Two Gaussian peaks 16 widths apart; softened, to the power 1 / 30."""
 
-    power: torch.Tensor = torch.ones(1, dtype=torch.float64)
+    power: torch.Tensor = field(factory=lambda: torch.ones(1, dtype=torch.float64))
 
     @property
     def dimension(self):
