@@ -21,6 +21,7 @@ _CONDITIONED = 3.0  # from where code moves are conditioned on the other neurons
 _WARM = 0.02  # N T of a theory that suggests moves where there is none at T
 _N_LEVELS = 14
 _UPDATED = 0.25  # of the neurons for which a step proposes a move, half of them before the trajectory
+_ROTATED = 6  # pairs of strong neurons tried before a trajectory, and after it
 _N_NETWORKS = 2  # drawn from the theory to find how stiff they are
 
 
@@ -52,7 +53,7 @@ def guide(model: Model, sampler: "Sampler | None", solve: Callable[[float], Mean
     if not has_frozen_codes(model) or not (sampler is None or sampler.uses_blocks):
         return Advice(HMC() if sampler is None else sampler)
     if not model.nonlinearity.is_bounded:
-        return Advice(sampler or Alternate(BlockIndependence(4), HMC()), RotationMoves())
+        return Advice(sampler or Alternate(BlockIndependence(4, _ROTATED), HMC()), RotationMoves())
     try:
         theory = _first(solve, (model.temperature, _WARM / model.width))
     except (ConvergenceError, ValueError):

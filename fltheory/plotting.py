@@ -206,13 +206,14 @@ def plot_ranks(
     edges = np.linspace(0.0, 1.0, n_bins + 1)
     with mpl.rc_context(_STYLE):
         panel: Axes = _check_axes(ax, 1)[0]
-        expected = chains.shape[1] / n_bins
-        for chain, values in enumerate(ranks(chains)):
-            counts, _ = np.histogram(values, edges)
+        counts = np.array([np.histogram(values, edges)[0] for values in ranks(chains)])
+        scale = 1.8 / max(counts.max(), 1.8 * counts.mean())  # no chain reaches into the next
+        for chain, count in enumerate(counts):
             base = 2.0 * chain
-            heights = np.repeat(base + counts / expected, 2)
+            heights = np.repeat(base + scale * count, 2)
             panel.fill_between(np.repeat(edges, 2)[1:-1], base, heights, color=_NETWORKS, linewidth=0.0)
-            panel.axhline(base + 1.0, color="black", linewidth=0.6, linestyle=":")
+            even = base + scale * counts.mean()
+            panel.axhline(even, color="black", linewidth=0.6, linestyle=":")
             panel.axhline(base, color="black", linewidth=0.6)
         panel.set_yticks(2.0 * np.arange(len(chains)) + 0.5, [str(c) for c in range(len(chains))])
         panel.set(xlim=(0.0, 1.0), xlabel=f"rank of {name}", ylabel="chain", title=_title(samples[0]))

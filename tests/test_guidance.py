@@ -33,7 +33,7 @@ def guidance(posterior, sampler=None):
     [
         ({}, MOVES, CodeMoves),
         ({"nonlinearity": flt.Tanh()}, MOVES, CodeMoves),
-        ({"nonlinearity": flt.ReLU()}, Alternate(BlockIndependence(4), HMC()), RotationMoves),
+        ({"nonlinearity": flt.ReLU()}, Alternate(BlockIndependence(4, 6), HMC()), RotationMoves),
         ({"nonlinearity": flt.Linear()}, HMC(), type(None)),
         ({"n_hidden_layers": 2}, HMC(), type(None)),
         ({"readout_scaling": "lazy"}, HMC(), type(None)),

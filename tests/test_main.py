@@ -10,6 +10,11 @@ from fltheory import __main__ as command
 SMALL = ["--task", "orthogonal:0.5,0.5", "--samples", "8", "--width", "20", "--temperature", "5e-3"]
 
 
+@pytest.fixture(autouse=True)
+def _short_warm_up(monkeypatch):
+    monkeypatch.setattr(command, "_WARMUP", 40)
+
+
 def run(*options):
     return command.main([*SMALL, "--draws", "5", *options])
 
@@ -115,7 +120,7 @@ def test_a_case_without_theory_is_sampled(tmp_path, capsys, options):
 
 
 def test_a_theory_that_does_not_converge_is_said_and_networks_are_sampled(tmp_path, monkeypatch, capsys):
-    def solve(self, seed):
+    def solve(self, seed=0, progress=None):
         raise flt.ConvergenceError("residual 1e-2 after 60 iterations")
 
     monkeypatch.setattr(flt.DeepNetworkPosterior, "solve", solve)

@@ -65,8 +65,9 @@ for depth in (1, 2):
 # included, the step size shrinks with the root of T and T = 0 is out of reach.
 
 # %%
+colder = evolve(posterior, temperature=1e-8)
 for coordinates in ("integrated", "weights"):
-    networks = posterior.sample(flt.HMC(), n_draws=4, n_chains=2, n_warmup=WARMUP, coordinates=coordinates)
+    networks = colder.sample(flt.HMC(), n_draws=4, n_chains=2, n_warmup=WARMUP, coordinates=coordinates)
     step = networks.draws.statistics.step_size[:, -1].mean()
     print(f"{coordinates:12} step size {step:.4f}, acceptance {networks.acceptance_rate.mean():.2f}")
 
@@ -151,10 +152,10 @@ for ax, runs in zip(axes, (frozen_runs, thawed_runs), strict=True):
 figure.tight_layout()
 
 # %% [markdown]
-# At T = 0 the other neurons nearly determine the code of each, and no move of a single neuron changes it. The
-# default is then `flt.Tempering`: each chain carries copies up to a temperature at which codes change, and the
-# copies exchange places. A run that thaws the codes of this task at T = 0 takes a quarter of an hour on one
-# core, `benchmarks/code_shares.py --temperature 0`.
+# At T = 0 the other neurons nearly determine the code of each, and no move of a single neuron changes it.
+# The default is then `flt.Tempering`: each chain carries copies up to a temperature at which codes change,
+# and the copies exchange places. A run that thaws the codes of this task at T = 0 takes a quarter of an hour
+# on one core, `benchmarks/code_shares.py --temperature 0`.
 #
 # ## A sampler of your own
 #
@@ -209,10 +210,10 @@ except flt.testing.LawViolation as violation:
 # ## Long runs, and a cluster
 #
 # `chains_per_batch` divides the chains into batches, each with its own random numbers; `n_jobs` runs them in
-# processes, without any influence on the numbers. Within `joblib.parallel_config` the same call runs on a Dask
-# or Ray cluster, here one of two workers on this machine. `keep="statistics"` averages kernels, outputs and
-# the field while sampling and keeps no networks; with `checkpoint=path` the run is saved every minute and the
-# same call goes on from there, to the last bit as if it had never been interrupted.
+# processes, without any influence on the numbers. Within `joblib.parallel_config` the same call runs on a
+# Dask or Ray cluster, here one of two workers on this machine. `keep="statistics"` averages kernels, outputs
+# and the field while sampling and keeps no networks; with `checkpoint=path` the run is saved every minute and
+# the same call goes on from there, to the last bit as if it had never been interrupted.
 
 # %%
 run = {"n_draws": 5, "n_chains": 4, "n_warmup": 10, "chains_per_batch": 2, "keep": "statistics"}
