@@ -7,6 +7,7 @@ from attrs import evolve
 import fltheory as flt
 
 TASK = flt.OrthogonalClassification(60, (0.5, 0.25, 0.25))
+MOVES = flt.Alternate(flt.BlockIndependence(4, 6), flt.HMC())
 COMMON = ("code 110", "code 101", "code 011", "code 100")
 
 
@@ -32,20 +33,21 @@ def on_one_code(theory, width, n_chains):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("temperature", "n_draws"), [(1e-4, 150), (1e-6, 100)])
-def test_three_starts_meet_at_the_shares_of_the_theory(temperature, n_draws):
+@pytest.mark.parametrize(("temperature", "largest_rhat"), [(1e-4, 1.05), (1e-6, 1.1)])
+def test_starts_meet_at_the_shares_of_the_theory(temperature, largest_rhat):
     # The errors, from eight or more independent chains, are below 0.001: shares that are off by 0.005, as
-    # without one of the corrections of the moves, would be seen, and N = 300 is off by 0.001 itself.
+    # without one of the corrections of the moves, would be seen, and N = 300 is off by 0.001 itself. R-hat
+    # falls towards 1 with the length of the runs, more slowly where it is cold; frozen chains have 4.
     posterior = flt.DeepNetworkPosterior(TASK, flt.Sigmoid(), width=300, temperature=temperature)
     theory = posterior.solve()
-    starts = ("prior", "theory", on_one_code(theory, 300, 4))
+    starts = ("prior", on_one_code(theory, 300, 4))
     runs = [
-        posterior.sample(n_draws=n_draws, n_chains=4, n_warmup=100, start=start, keep="statistics")
+        posterior.sample(n_draws=120, n_chains=4, n_warmup=100, start=start, keep="statistics")
         for start in starts
     ]
     together = runs[0].diagnostics(*runs[1:])
     for code in COMMON:
-        assert together.functionals[code].rhat < 1.05
+        assert together.functionals[code].rhat < largest_rhat
     for run in runs:
         np.testing.assert_allclose(shares(run).mean((1, 2)), of_theory(theory), atol=0.004)
 
@@ -60,11 +62,11 @@ def test_without_moves_the_shares_stay_where_they_were():
         for start in ("prior", "theory", on_one_code(theory, 300, 4))
     ]
     found = [shares(run).mean((1, 2)) for run in runs]
+    # On one code alone the targets cannot be fitted: many neurons leave it at once, then all are stuck.
     assert np.abs(found[0] - of_theory(theory)).max() > 0.02
-    assert np.abs(found[2] - of_theory(theory)).max() > 0.3
-    assert runs[0].diagnostics(*runs[1:]).functionals["code 110"].rhat is None or (
-        runs[0].diagnostics(*runs[1:]).functionals["code 110"].rhat > 1.5
-    )
+    assert np.abs(found[2] - of_theory(theory)).max() > 0.02
+    rhat = runs[0].diagnostics(*runs[1:]).functionals["code 110"].rhat
+    assert rhat is None or rhat > 1.5  # None: in some chain it never changed
     assert "not converged" in repr(runs[0])
 
 
@@ -77,8 +79,7 @@ def test_at_zero_temperature_shares_and_kernels_approach_the_theory():
     posterior = flt.DeepNetworkPosterior(task, flt.Sigmoid(), width=64, temperature=0.0)
     theory = posterior.solve()
     kernel, labels = theory.kernel(1), task.labels
-    off = ~np.eye(16, dtype=bool)
-    blocks = {f"kernel_block_1 {a}-{b}": (labels[:, None] == a) & (labels == b) & off for a, b in PAIRS}
+    blocks = {f"kernel_block_1 {a}-{b}": (labels[:, None] == a) & (labels == b) for a, b in PAIRS}
     expected = {name: kernel[mask].mean() for name, mask in blocks.items()}
     expected["code 100"] = of_theory(theory, ("code 100",))[0]
     widths, found = (64, 128, 256), []
@@ -112,7 +113,7 @@ def test_tempering_agrees_with_moves_at_zero_temperature():
     posterior = flt.DeepNetworkPosterior(task, flt.Sigmoid(), width=30, temperature=0.0)
     runs = [
         posterior.sample(sampler, n_draws=300, n_chains=8, n_warmup=80, start="theory", keep="statistics")
-        for sampler in (None, flt.Tempering(flt.HMC(), n_levels=8))
+        for sampler in (None, flt.Tempering(MOVES, n_levels=4))
     ]
     for name in ("code 110", "code 100", "kernel_trace_1", "kernel_block_1 0-0"):
         one, two = (run.functionals()[name] for run in runs)

@@ -181,7 +181,8 @@ def test_ranks_and_traces_are_those_of_the_functional(networks):
     assert panel.get_xlabel() == "rank of log_density" and len(panel.collections) == 2
     heights = [bar.get_paths()[0].vertices[:, 1].max() - 2.0 * k for k, bar in enumerate(panel.collections)]
     counts = np.array([np.histogram(r, 3, (0, 1))[0] for r in ranks(networks.draws.statistics.log_density)])
-    np.testing.assert_allclose(heights, counts.max(1))
+    np.testing.assert_allclose(np.array(heights) / max(heights), counts.max(1) / counts.max())
+    assert max(heights) < 2.0  # no chain reaches into the next
     lines = plot_traces(networks, networks, functional="log_density").get_lines()
     drawn = np.array([line.get_ydata() for line in lines])
     np.testing.assert_array_equal(drawn, np.tile(networks.draws.statistics.log_density, (2, 1)))
