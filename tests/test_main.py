@@ -94,7 +94,7 @@ def test_a_run_prints_both_answers_and_draws_them(tmp_path, monkeypatch, capsys)
         "figure: fltheory.png",
     ):
         assert line in printed.out
-    assert printed.out.count("K_1, diagonal") == 3
+    assert printed.out.count("\nK_1, diagonal") == 3
 
 
 def test_the_printed_python_does_the_same(tmp_path, monkeypatch, capsys):

@@ -148,7 +148,7 @@ for name, runs in (("HMC alone", frozen_runs), ("with code moves", thawed_runs))
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
 for ax, runs in zip(axes, (frozen_runs, thawed_runs), strict=True):
-    flt.plot_ranks(runs["prior"], runs["theory"], functional="kernel_trace_1", n_bins=10, ax=ax)
+    flt.plot_ranks(runs["prior"], runs["theory"], functional="kernel_trace_1", n_bins=min(10, DRAWS), ax=ax)
 figure.tight_layout()
 
 # %% [markdown]
