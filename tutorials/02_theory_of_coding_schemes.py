@@ -38,7 +38,7 @@ plt.rcParams["figure.dpi"] = 80
 BLUE, RED, YELLOW = "#1b4f72", "#c1272d", "#e39b1c"
 
 if os.environ.get("FLTHEORY_TUTORIAL_SIZE") == "small":  # for a quick test; the text describes the full size
-    P, DRAWS, SWEEP = 20, 3, (0.03,)
+    P, DRAWS, SWEEP = 40, 3, (0.03,)
     COMPARED, MORE = ("linear", "sigmoid"), (flt.Tanh(),)
 else:
     P, DRAWS, SWEEP = 60, 30, (3.0, 1.0, 0.7, 0.5, 0.3, 0.2, 0.15, 0.1, 0.03, 0.01)

@@ -37,7 +37,7 @@ plt.rcParams["figure.dpi"] = 80
 BLUE, RED = "#1b4f72", "#c1272d"
 
 if os.environ.get("FLTHEORY_TUTORIAL_SIZE") == "small":  # for a quick test; the text describes the full size
-    P, DRAWS, SLOPES = 20, 3, ()
+    P, DRAWS, SLOPES = 40, 3, ()
 else:
     P, DRAWS, SLOPES = 60, 30, (0.3, 1.0)
 
