@@ -84,7 +84,9 @@ def trend(two_classes: flt.DeepNetworkPosterior) -> Trend:
     labels = two_classes.task.labels
     rows = []
     for width in WIDTHS:
-        samples = two_classes.at_width(width).sample(n_draws=40, n_chains=N_CHAINS, n_warmup=500, seed=width)
+        samples = two_classes.at_width(width).sample(
+            flt.HMC(), n_draws=40, n_chains=N_CHAINS, n_warmup=500, seed=width
+        )
         kernel = samples.functional(lambda phi: phi.swapaxes(-1, -2) @ phi / phi.shape[1], 1)
         codes = samples.functional(lambda phi: code_activations(phi, labels), 1)
         rows.append(order_parameters(samples.dual_field_draws, kernel, codes, labels).mean(1))
@@ -130,7 +132,7 @@ def digits() -> flt.DeepNetworkPosterior:
 def test_digits_at_one_width(digits: flt.DeepNetworkPosterior) -> None:
     """Real images: the dual field of every example and the mean predictor on test images."""
     theory = digits.solve()
-    networks = digits.sample(n_draws=100, n_chains=4, seed=0)
+    networks = digits.sample(flt.HMC(), n_draws=100, n_chains=4, seed=0)
     mean = networks.predict().mean
     field = (digits.task.targets - mean) / digits.model.scaled_temperature
     np.testing.assert_allclose(field, networks.dual_field, atol=1e-6)
@@ -148,7 +150,7 @@ def test_digits_at_one_width(digits: flt.DeepNetworkPosterior) -> None:
 def test_digits_variance_of_the_predictor(digits: flt.DeepNetworkPosterior) -> None:
     """(16), over the test images: within 20 % at N = 400, where codes are frozen."""
     theory = digits.solve().predict(digits.task.test_inputs)
-    networks = digits.sample(n_draws=100, n_chains=4, seed=1).predict(digits.task.test_inputs)
+    networks = digits.sample(flt.HMC(), n_draws=100, n_chains=4, seed=1).predict(digits.task.test_inputs)
     assert networks.variance.mean() == pytest.approx(theory.variance.mean(), rel=0.2)
 
 
@@ -162,7 +164,7 @@ def test_zero_temperature(kind: str) -> None:
     else:
         cold = flt.DeepNetworkPosterior(flt.Digits(), flt.Sigmoid(), width=400)
         theory = evolve(cold, temperature=0.006 / cold.width).solve()  # the coldest that is resolved
-    networks = cold.sample(n_draws=50, n_chains=4, seed=0)
+    networks = cold.sample(flt.HMC(), n_draws=50, n_chains=4, seed=0)
     assert networks.training_error.max() < 1e-20
     distance = np.linalg.norm(networks.kernel(1) - theory.kernel(1)) / np.linalg.norm(theory.kernel(1))
     assert distance < 0.15
@@ -192,7 +194,7 @@ def test_the_free_energy_agrees_with_thermodynamic_integration(phi: flt.Nonlinea
     found, variance = 0.0, 0.0
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):  # beta = node^3 / T
         networks = evolve(posterior, temperature=posterior.temperature / node**3).sample(
-            n_draws=200, n_chains=8, n_warmup=100, seed=1, coordinates="integrated"
+            flt.HMC(), n_draws=200, n_chains=8, n_warmup=100, seed=1, coordinates="integrated"
         )
         loss = 2.5 * networks.training_error.mean(1)  # P / 2 of the mean square, one a chain
         measure = weight * 3 * node**2 / posterior.temperature
@@ -213,7 +215,7 @@ def test_relu_on_digits() -> None:
     task = flt.Digits()
     posterior = flt.DeepNetworkPosterior(task, flt.ReLU(), width=400, temperature=1e-4)
     theory = posterior.solve()
-    networks = posterior.sample(n_draws=200, n_chains=2, n_warmup=600, seed=0, thin=2)
+    networks = posterior.sample(flt.HMC(), n_draws=200, n_chains=2, n_warmup=600, seed=0, thin=2)
     found = networks.dual_field
     assert np.corrcoef(theory.dual_field.ravel(), found.ravel())[0, 1] > 0.998
     assert np.linalg.norm(theory.dual_field - found) < 0.05 * np.linalg.norm(found)
@@ -235,7 +237,7 @@ def test_the_variance_where_neurons_condense() -> None:
     posterior = flt.DeepNetworkPosterior(task, flt.ReLU(), width=200, temperature=0.1 / 200)
     theory = posterior.solve()
     between = task.inputs[[0, -1]] * 0.7 + task.inputs[[1, -2]] * 0.7
-    networks = posterior.sample(n_draws=600, n_chains=8, n_warmup=600, seed=0, thin=2)
+    networks = posterior.sample(flt.HMC(), n_draws=600, n_chains=8, n_warmup=600, seed=0, thin=2)
     assert len(theory.outliers) == 2
     new = theory.predict(between).variance / networks.predict(between).variance
     assert abs(new.mean() - 1) < 0.05
