@@ -359,7 +359,7 @@ class Gaps:
     """
 
     def __init__(self, p: flt.DeepNetworkPosterior, seed: int) -> None:
-        networks = p.sample(n_draws=200, n_chains=N_CHAINS, seed=seed)
+        networks = p.sample(flt.HMC(), n_draws=200, n_chains=N_CHAINS, seed=seed)
         self.field = networks.dual_field_draws.mean(1)
         self.kernel = networks.functional(lambda phi: phi.swapaxes(-1, -2) @ phi / phi.shape[1], 1).mean(1)
 
