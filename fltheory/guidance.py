@@ -15,9 +15,9 @@ if TYPE_CHECKING:  # torch is imported only where a network is sampled
     from fltheory.network.moves.base import Advice
     from fltheory.sampler.base import Sampler
 
-_STIFF = 30.0  # of the exponent of ``stiffness``, from where no single neuron changes its code
-_SOFT = 10.0  # up to where it does so, with moves that are conditioned on the other neurons
-_CONDITIONED = 3.0  # from where code moves are conditioned on the other neurons
+# Stiffness up to which a neuron changes its code easily, and from which it hardly does so by itself: with
+# moves conditioned on the other neurons, which are known for orthogonal inputs, and without.
+_WITH_CONDITION, _WITHOUT = (10.0, 30.0), (3.0, 6.0)
 _WARM = 0.02  # N T of a theory that suggests moves where there is none at T
 _N_LEVELS = 14
 _UPDATED = 0.25  # of the neurons for which a step proposes a move, half of them before the trajectory
@@ -77,7 +77,8 @@ def _first(solve: Callable[[float], MeanFieldSolution], temperatures: Iterable[f
 def _with_codes(model: Model, sampler: "Sampler | None", theory: MeanFieldSolution) -> "Advice":
     """For bounded phi: code moves, and tempering where these alone are of no use."""
     from fltheory.network.moves.base import Advice
-    from fltheory.network.moves.codes import CodeMoves
+    from fltheory.network.moves.codes import CONDITIONED, CodeMoves
+    from fltheory.network.moves.neurons import Neurons
     from fltheory.network.moves.stiffness import stiffness, temperature_of
     from fltheory.network.reduction import Reduction
     from fltheory.network.target import IntegratedTarget
@@ -93,11 +94,12 @@ def _with_codes(model: Model, sampler: "Sampler | None", theory: MeanFieldSoluti
     z = np.stack(drawn)
     phi = target.tensor(np.asarray(model.nonlinearity(z)))
     found = stiffness(target.readout_posterior(phi))
-    softest = temperature_of(target, z, _SOFT) if found > _SOFT else None
+    soft, stiff = _WITH_CONDITION if Neurons(target).are_orthogonal else _WITHOUT
+    softest = temperature_of(target, z, soft) if found > soft else None
     if sampler is None:
         # Conditioned moves cost as much for several candidates as for one.
-        n_candidates = 4 if found > _CONDITIONED else 1
+        n_candidates = 4 if found > CONDITIONED else 1
         n_updates = max(2, round(_UPDATED / 2 * model.width))
         sampler = Alternate(BlockIndependence(n_candidates, n_updates), HMC())
-        sampler = Tempering(sampler, n_levels=_N_LEVELS) if found > _STIFF else sampler
+        sampler = Tempering(sampler, n_levels=_N_LEVELS) if found > stiff else sampler
     return Advice(sampler, moves, softest)

@@ -90,8 +90,9 @@ def test_stiffness_is_that_of_its_definition():
         others = np.delete(phi[0], i, axis=0)
         gram = others.T @ others + SIGMOID.temperature / s * np.eye(8)
         kappa = phi[0, i] @ np.linalg.solve(gram, phi[0, i])
-        a = posterior.mean[0, i].numpy()
-        expected.append(a @ a * kappa / (2 * SIGMOID.model.readout_variance))
+        a, variance = posterior.mean[0, i].numpy(), SIGMOID.model.readout_variance
+        square = a @ a + 2 * variance / (1 + kappa)  # of two outputs
+        expected.append(square * kappa / (2 * variance))
     assert stiffness(posterior) == pytest.approx(np.mean(expected), rel=1e-8)
 
 
@@ -105,6 +106,32 @@ def test_temperature_of_a_stiffness():
         assert stiffness(target.at(temperature).readout_posterior(phi)) == pytest.approx(goal, rel=0.01)
     with pytest.raises(ValueError, match="goal"):
         temperature_of(target, z, 1e9)
+
+
+def test_as_many_neurons_as_inputs_are_as_stiff_as_can_be():
+    cold = evolve(SIGMOID, temperature=0.0, width=8)
+    target = IntegratedTarget(Reduction.of(cold.model).model)
+    phi = flt.Sigmoid()(np.random.default_rng(0).normal(size=(1, 8, 8)))
+    assert stiffness(target.readout_posterior(target.tensor(phi))) > 1e6
+    assert isinstance(guidance(cold).sampler, Tempering)
+
+
+def test_for_other_than_orthogonal_inputs_tempering_begins_where_moves_alone_fail():
+    rng = np.random.default_rng(0)
+    labels = np.arange(12) % 2
+    task = flt.ArrayTask.from_labels(rng.normal(size=(12, 30)) + labels[:, None], labels)
+    warm = flt.DeepNetworkPosterior(task, flt.Sigmoid(), width=30, temperature=1e-2)
+    found = guide(evolve(warm, temperature=0.0).model, None, lambda t: warm.solve())
+    assert isinstance(found.sampler, Tempering)
+    target = IntegratedTarget(Reduction.of(warm.model).model)
+    z = np.stack([warm.solve().neurons(30, 1, seed=k).preactivations for k in range(2)])
+    assert found.softest == pytest.approx(temperature_of(target, z, 3.0), rel=1e-6)
+
+
+def test_the_prior_is_tempered_too():
+    prior = evolve(SIGMOID, temperature=math.inf)
+    samples = prior.sample(Tempering(HMC(), n_levels=2), n_draws=3, n_chains=2, n_warmup=2)
+    assert np.isfinite(samples.draws.statistics.log_density).all()
 
 
 # Runs --------------------------------------------------------------------------------------------

@@ -129,9 +129,7 @@ def sample_network(
     n_jobs = check_jobs("n_jobs", n_jobs)
     folder, thin = _check_folder(checkpoint), check_integer("thin", thin)
     device = _check_device(device)
-    if isinstance(start, str):
-        check_choice("start", start, ("prior", "theory"))
-    if start == "theory":
+    if isinstance(start, str) and check_choice("start", start, ("prior", "theory")) == "theory":
         start = _neurons_of_theory(model, draw_neurons, n_chains, seed)
     has_readouts = COORDINATES[coordinates][1] is WeightTarget
     advice = Advice(sampler or HMC()) if advise is None or has_readouts else advise(sampler)

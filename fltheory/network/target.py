@@ -97,9 +97,11 @@ class NetworkTarget(Target):
         Where chains have their own targets, the levels are those of all chains, several times over.
         """
         temperature = float(self.temperature)
-        cold, soft = temperature ** (1 / 3), max(temperature, self._softest) ** (1 / 3)
         repeats = len(level) // len(self.targets) if self.targets.ndim == 3 else 1
         targets = np.tile(self.targets, (repeats, 1, 1)) if repeats > 1 else self.targets
+        if math.isinf(temperature):  # nothing is softer than the prior
+            return evolve(self, targets=targets)
+        cold, soft = temperature ** (1 / 3), max(temperature, self._softest) ** (1 / 3)
         return evolve(self, temperature=(cold + level * (soft - cold)) ** 3, targets=targets)
 
     def tensor(self, values: Array) -> Tensor:

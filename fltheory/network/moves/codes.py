@@ -21,7 +21,7 @@ from fltheory.sampler.blocks import Blocks, Memory
 _GROUP = 32  # neurons whose candidates are drawn at a time
 _LEARN_EVERY = 8  # steps of warm-up
 _SEEN = 2e-5  # relative size of F in a direction from which the theory may know it
-_STRONG = 3.0  # coupling from which conditioned proposals are worth their price (measured)
+CONDITIONED = 3.0  # coupling from which conditioned proposals are worth their price (measured)
 
 
 @frozen(eq=False)
@@ -100,7 +100,7 @@ class CodeBlocks(Blocks):
         gram = FeatureGram(
             self.neurons.target.readout_posterior(self.neurons.features(self.neurons.coordinates(x)))
         )
-        return gram.couplings().mean(1).amax() > _STRONG
+        return gram.couplings().mean(1).amax() > CONDITIONED
 
 
 @frozen(eq=False)

@@ -78,12 +78,13 @@ class FeatureGram:
     def couplings(self) -> Tensor:
         """How strongly a neuron depends on the others, shape (C, N).
 
-        E kappa in (18), with E = <|a|^2> / (2 sigma_a^2) and kappa = phi^T G_-^{-1} phi, G_- of the others.
+        E kappa in (18), with E = <|a|^2> / (2 sigma_a^2) and kappa = phi^T G_-^{-1} phi, G_- of the others;
+        infinite where the others alone leave G singular.
         """
         own = ((self.features @ self.inverse) * self.features).sum(-1)  # kappa / (1 + kappa)
         pull = (self.features @ self.solution).square().sum(-1) / self.kernel_scale
-        square = pull + self._targets.shape[-1] * (1.0 - own)
-        return 0.5 * square * own / (1.0 - own)
+        left = (1.0 - own).clamp(min=0.0)  # 1 / (1 + kappa)
+        return 0.5 * (pull + self._targets.shape[-1] * left) * own / left
 
     def exchanges(self, neurons: Sequence[int], candidates: Tensor) -> "Exchanges":
         """Begin to exchange the features of n different neurons for candidates (C, n, k, P)."""

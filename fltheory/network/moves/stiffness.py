@@ -3,11 +3,11 @@
 import math
 
 import numpy as np
-import torch
 from attrs import evolve
 from scipy.optimize import brentq
 from torch import Tensor
 
+from fltheory.network.moves.gram import FeatureGram
 from fltheory.network.readout import ReadoutPosterior
 from fltheory.network.target import IntegratedTarget
 from fltheory.numerics.validation import Array
@@ -16,18 +16,13 @@ _COLDEST, _HOTTEST = 1e-12, 1e6  # temperatures between which is searched, in un
 
 
 def stiffness(posterior: ReadoutPosterior) -> float:
-    """The mean over neurons of |a|^2 kappa / (2 sigma_a^2), for networks with these features.
+    """The mean over neurons of <|a|^2> kappa / (2 sigma_a^2), for networks with these features.
 
     It is the exponent by which a neuron of another code, drawn without regard to the others, is too
     unlikely: kappa = phi^T G_-^{-1} phi, of the Gram matrix of the other neurons, is large where they
     leave no room for it (docs/theory.md, section 8).
     """
-    phi = posterior.features
-    ridge = torch.as_tensor(posterior.temperature, dtype=phi.dtype) / posterior.kernel_scale
-    gram = phi.mT @ phi + ridge * torch.eye(phi.shape[-1], dtype=phi.dtype, device=phi.device)
-    leverage = (phi * torch.linalg.solve(gram, phi, left=False)).sum(-1)  # (C, N): kappa / (1 + kappa)
-    squares = (posterior.mean**2).sum(-1) / (2.0 * posterior.variance)
-    return float((squares * leverage / (1.0 - leverage)).mean())
+    return float(FeatureGram(posterior).couplings().mean())
 
 
 def temperature_of(target: IntegratedTarget, preactivations: Array, goal: float) -> float:
