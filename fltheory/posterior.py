@@ -8,8 +8,9 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from fltheory.guidance import guide
+from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import MeanFieldSolution
-from fltheory.meanfield.solver import Settings, solve_model
+from fltheory.meanfield.solver import solve_model
 from fltheory.model import Model
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.progress import progress_bar

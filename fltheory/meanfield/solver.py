@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve
 
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.bulk import BulkSearch
@@ -24,6 +24,7 @@ from fltheory.meanfield.particles import Particles, Replicates, solve_twice
 from fltheory.meanfield.quadrature import FINE, GroupedSearch, GroupedTargets
 from fltheory.meanfield.readout import DualResult, solve_dual
 from fltheory.meanfield.sampled import SampledPosterior
+from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement, MeanFieldSolution
 from fltheory.meanfield.untrained import UntrainedPosterior
 from fltheory.model import Model
@@ -40,22 +41,6 @@ _WORST_QUADRATURE = 1e-3  # relative error of Gaussian averages of phi
 _WORST_INTEGRAL, _MORE_POINTS = 1e-3, 3  # error of quasi-random points that is let pass; how often to retry
 _UNRESOLVED = 0.05  # relative standard error of t from which particles do not know it
 _N_PARTICLES = 1000  # of each of two runs, at first
-
-
-@frozen
-class Settings:
-    """How a solver works: the arguments of ``DeepNetworkPosterior.solve``, checked.
-
-    ``report`` is called with the residual after each step.
-    """
-
-    method: str
-    start: MeanFieldSolution | None
-    tolerance: float
-    max_iterations: int
-    seed: int
-    finite_width: bool
-    report: Callable[[float], None]
 
 
 def solve_model(model: Model, settings: Settings) -> MeanFieldSolution:
