@@ -10,6 +10,7 @@ from fltheory.network.moves.sweep import Candidates
 from fltheory.network.target import IntegratedTarget
 from fltheory.sampler import blocks, hmc
 from fltheory.sampler.base import Sampler, State, Target, metropolis, standard_normal
+from fltheory.sampler.tempering import Tempering
 
 
 @frozen(eq=False)
@@ -110,3 +111,14 @@ def proposal_density_left_out(sampler):
         return Candidates(found.positions, flat, flat_old)
 
     return Mutant(sampler, MixtureProposal, "draw", draw)
+
+
+def always_exchange(sampler):
+    """Two levels change places whatever their densities."""
+
+    def exchange(self, soft, inner, parities, generator):
+        n_chains = len(inner.position) // 2
+        swapped = State(inner.position.roll(n_chains, 0), inner.log_density, inner.gradient, inner.memory)
+        return self.sampler.refresh(soft, swapped), inner.position.new_ones(1, n_chains)
+
+    return Mutant(sampler, Tempering, "_exchange", exchange)

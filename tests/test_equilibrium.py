@@ -37,7 +37,7 @@ def on_one_code(theory, width, n_chains):
 def test_starts_meet_at_the_shares_of_the_theory(temperature, largest_rhat):
     # The errors, from eight or more independent chains, are below 0.001: shares that are off by 0.005, as
     # without one of the corrections of the moves, would be seen, and N = 300 is off by 0.001 itself. R-hat
-    # falls towards 1 with the length of the runs, more slowly where it is cold; frozen chains have 4.
+    # falls towards 1 with the length of the runs; frozen chains have 4.
     posterior = flt.DeepNetworkPosterior(TASK, flt.Sigmoid(), width=300, temperature=temperature)
     theory = posterior.solve()
     starts = ("prior", on_one_code(theory, 300, 4))

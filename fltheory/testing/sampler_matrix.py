@@ -6,9 +6,10 @@ To test a sampler more, add a ``Subject``.
 import itertools
 from collections.abc import Iterator
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import astuple, frozen
+from attrs import astuple, evolve, frozen
 
 from fltheory.network.moves.base import Moves
 from fltheory.network.moves.codes import CodeMoves
@@ -17,17 +18,22 @@ from fltheory.nonlinearity import GELU, LeakyReLU, Linear, Nonlinearity, ReLU, S
 from fltheory.posterior import DeepNetworkPosterior
 from fltheory.prior import GaussianPrior
 from fltheory.sampler.alternate import Alternate
-from fltheory.sampler.base import Sampler
+from fltheory.sampler.base import Sampler, State, Target, standard_normal
 from fltheory.sampler.blocks import BlockIndependence
 from fltheory.sampler.elliptical import EllipticalSlice, PreconditionedCrankNicolson
 from fltheory.sampler.hmc import HMC, MALA
 from fltheory.sampler.nuts import NUTS
+from fltheory.sampler.tempering import Tempering
 from fltheory.task import ArrayTask
 from fltheory.testing.network_problem import NetworkProblem
-from fltheory.testing.ranks import Ranks, rank_test
+from fltheory.testing.ranks import Ranks, rank_test, simulation_based_calibration
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 _N_SAMPLES, _WIDTH = 4, 5
 _TEMPERATURE, _OUTPUT_VARIANCE = 0.7, 2.0  # the latter of a unit that is always active
+_PRIOR = 1e12  # a temperature at which the data do not count
 _INPUTS, _TARGETS = (np.random.default_rng(i).standard_normal((_N_SAMPLES, (5, 2)[i])) for i in (0, 1))
 _CODES = CodeMoves(
     weights=np.array([4.0, 1.0, 1.0]),
@@ -36,7 +42,16 @@ _CODES = CodeMoves(
     groups=np.array([0, 0, 1, 1]),
     threshold=0.5,
 )
-_MOVES_AND_HMC = Alternate(BlockIndependence(n_updates=2), HMC(n_leapfrog=2, step_size=0.4))
+_MOVES_AND_HMC = Alternate(BlockIndependence(2, n_updates=2), HMC(n_leapfrog=2, step_size=0.4))
+
+
+class _TemperedFromPrior(Tempering):
+    """Two levels, the upper one the prior: its copies, too, start at exact draws, as the rank test needs."""
+
+    def init(self, target: Target, x: "Tensor", generator: "Generator") -> State:
+        state = super().init(target, x, generator)
+        drawn = {"inner/position": standard_normal(x, generator)}
+        return self.refresh(target, evolve(state, memory={**state.memory, **drawn}))
 
 
 @frozen
@@ -66,8 +81,8 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("elliptical slice", EllipticalSlice()),
     Subject("pCN", PreconditionedCrankNicolson(step_size=0.5)),
     Subject("code moves", BlockIndependence(n_updates=6), moves=_CODES),
-    Subject("code moves, learned", BlockIndependence(2, n_updates=2), n_warmup=16, moves=_CODES),
-    Subject("code moves and HMC", _MOVES_AND_HMC, moves=_CODES),
+    Subject("code moves and HMC, learned", _MOVES_AND_HMC, n_warmup=16, moves=_CODES),
+    Subject("tempering", _TemperedFromPrior(HMC(n_leapfrog=3, step_size=0.4), n_levels=2)),
 )
 
 
@@ -113,8 +128,7 @@ class Cell:
             temperature=_TEMPERATURE,
             readout_scaling="lazy" if self.is_lazy else "non-lazy",
         )
-        moves = self.subject.moves
-        known = self.coordinates if moves is None else partial(IntegratedTarget, moves=moves)
+        known = partial(self.coordinates, moves=self.subject.moves, softest=_PRIOR)
         return NetworkProblem(posterior.model, known, self.is_reduced)
 
     def test(self, n_replicates: int, seed: int) -> Ranks:
@@ -122,6 +136,12 @@ class Cell:
         subject = self.subject
         return rank_test(
             self.problem, subject.sampler, n_replicates=n_replicates, n_warmup=subject.n_warmup, seed=seed
+        )
+
+    def calibrate(self, n_replicates: int, seed: int) -> Ranks:
+        """Simulation-based calibration, thinned for the slowest of the samplers."""
+        return simulation_based_calibration(
+            self.problem, self.subject.sampler, n_simulations=n_replicates, thin=6, seed=seed
         )
 
     def __str__(self) -> str:
