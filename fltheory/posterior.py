@@ -8,6 +8,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from fltheory.guidance import guide
+from fltheory.meanfield.fractions import CodeFractions, check_code_fractions
 from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.meanfield.solver import solve_model
@@ -22,6 +23,7 @@ from fltheory.numerics.validation import (
     check_real,
     check_sequence,
     checked,
+    describe,
 )
 from fltheory.prior import GaussianPrior, Prior
 from fltheory.representation import Neurons
@@ -36,6 +38,7 @@ if TYPE_CHECKING:  # torch is imported only where a network is sampled
     from fltheory.sampler.base import Sampler
 
 _WIDEST = 2**53  # integers up to here are exact in float64
+_SEEDS = 2**32  # of which one is drawn for each network
 
 
 def _check_nonlinearity(name: str, value: object) -> Nonlinearity:
@@ -158,6 +161,7 @@ class DeepNetworkPosterior:
         method: str = "auto",
         start: MeanFieldSolution | None = None,
         finite_width: bool = False,
+        code_fractions: object = None,
         tolerance: float = 1e-6,
         max_iterations: int = 60,
         seed: int = 0,
@@ -170,13 +174,18 @@ class DeepNetworkPosterior:
         method
             "auto": closed form for linear and lazy networks, exact integrals for orthogonal inputs, for
             other kernels expectation propagation (bounded phi), held against exact neurons, or
-            particles (any phi, and where the former fails); "ep" or "particles": that engine.
+            particles (any phi, and where the former fails); "ep" or "particles": that engine. Two hidden
+            layers of bounded phi on other kernels, for at most three outputs or so: a lattice in the
+            latent of the first, which is solved to a relative 1e-3, and EP.
             ``MeanFieldSolution.agreement`` says how far a second answer is.
         start
             A solution to start from, for the same number of inputs and outputs.
         finite_width
             Whether to add the terms of order 1/N at this posterior's width: for linear networks of any
             depth, (9'), and for one hidden layer where no neuron condenses, (17).
+        code_fractions
+            The theory of neurons that are frozen on codes, at the fractions given: a mapping from code
+            (0 or 1 a class) to fraction, or the ``Codes`` of networks. For bounded phi.
         tolerance
             On the residual, the largest absolute entry of Y - N T t - <phi a^T>.
         max_iterations
@@ -198,6 +207,7 @@ class DeepNetworkPosterior:
         check_instance("start", start, MeanFieldSolution, optional=True)
         finite_width = check_flag("finite_width", finite_width)
         self._check_start(start)
+        fractions = self._check_fractions(code_fractions, method, finite_width)
         tolerance = check_real("tolerance", tolerance, minimum=0.0, exclusive=True)
         max_iterations = check_integer("max_iterations", max_iterations)
         seed = check_integer("seed", seed, minimum=0)
@@ -208,8 +218,19 @@ class DeepNetworkPosterior:
                 bar.set_postfix(residual=f"{residual:.1e}", refresh=False)
                 bar.update()
 
-            settings = Settings(method, start, tolerance, max_iterations, seed, finite_width, report)
+            settings = Settings(
+                method, start, tolerance, max_iterations, seed, finite_width, report, fractions
+            )
             return solve_model(self.model, settings)
+
+    def _check_fractions(self, value: object, method: str, finite_width: bool) -> CodeFractions | None:
+        fractions = check_code_fractions("code_fractions", value, self.model)
+        if fractions is not None and (finite_width or method == "particles" or math.isinf(self.temperature)):
+            raise ValueError(
+                "code_fractions: expected None with finite_width=True, method='particles' or an infinite "
+                f"temperature, got {describe(value)}"
+            )
+        return fractions
 
     def _check_start(self, start: MeanFieldSolution | None) -> None:
         if start is not None and start.dual_field.shape != self.task.targets.shape:
@@ -224,7 +245,7 @@ class DeepNetworkPosterior:
         n_draws: int = 200,
         n_chains: int = 4,
         n_warmup: int | None = None,
-        start: "str | PosteriorSamples | Sequence[Neurons]" = "prior",
+        start: "str | PosteriorSamples | Sequence[Neurons | Sequence[Neurons]]" = "prior",
         seed: int = 0,
         coordinates: str = "auto",
         device: str = "cpu",
@@ -252,8 +273,8 @@ class DeepNetworkPosterior:
             Steps before the first draw; None: chosen.
         start
             "prior", from where the chains are cooled down to T; "theory", networks of independent
-            neurons of the theory, or such ``Neurons``, one network a chain (one hidden layer); or
-            earlier samples, from their last draws.
+            neurons of the theory, or such ``Neurons``, one network a chain (if deep, the ``Neurons`` of each
+            layer; needs P <= N); or earlier samples, from their last draws.
         seed
             Of everything random.
         coordinates
@@ -326,6 +347,10 @@ class DeepNetworkPosterior:
 
         return guide(self.model, sampler, solve)
 
-    def _neurons(self, seeds: "Sequence[int]") -> tuple[Neurons, ...]:
-        """Networks of neurons of the theory, one a seed."""
-        return tuple(self._theory.neurons(self.width, 1, seed=seed) for seed in seeds)
+    def _neurons(self, seeds: "Sequence[int]") -> tuple[tuple[Neurons, ...], ...]:
+        """Networks of neurons of the theory, one a seed, layer by layer."""
+        layers = range(1, self.n_hidden_layers + 1)
+        return tuple(
+            tuple(self._theory.neurons(self.width, k, seed=seed + _SEEDS * (k - 1)) for k in layers)
+            for seed in seeds
+        )

@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 from attrs import frozen
-from scipy.special import logsumexp, softmax
 
 from fltheory.meanfield.branches import (
     code_patterns,
@@ -21,6 +20,7 @@ from fltheory.meanfield.branches import (
     mode_sites,
 )
 from fltheory.meanfield.ep import BranchMoments, JointEP
+from fltheory.meanfield.fractions import CodeFractions, Mixing
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.positive import LowRankPlusBlocks
 from fltheory.numerics.validation import Array
@@ -47,6 +47,8 @@ class DualProblem:
         Of the search for branches.
     power
         Of EP.
+    fractions
+        Imposed shares of codes; None: found.
     """
 
     kernel_factor: Array
@@ -56,6 +58,7 @@ class DualProblem:
     nonlinearity: Nonlinearity
     seed: int = 0
     power: float = 1.0
+    fractions: CodeFractions | None = None
 
     def ep(self, field: Array) -> JointEP:
         """EP at a dual field."""
@@ -70,6 +73,13 @@ class DualProblem:
         return mode_sites(
             self.kernel_factor, field, self.readout_variance, self.nonlinearity, self._patterns, self.seed
         )
+
+    def mixing(self, activations: Array) -> Mixing | None:
+        """How branches of these mean activations (B, P) add up; None if one that takes part is lost."""
+        if self.fractions is None:
+            return Mixing.free(len(activations))
+        mixing = self.fractions.mixing(activations)
+        return None if self.fractions.missing(mixing) else mixing
 
     def starting_field(self) -> Array | None:
         """t that one-hot targets, however rotated, start from at any N T; None for other targets."""
@@ -100,6 +110,8 @@ class DualPoint:
         EP sites of the branches, (5, B, P).
     branches
         Their moments.
+    mixing
+        How they add up.
     value
         S.
     gap
@@ -112,6 +124,7 @@ class DualPoint:
     field: Array
     sites: Array
     branches: BranchMoments
+    mixing: Mixing
     value: float
     gap: Array
     dropped: int
@@ -124,12 +137,12 @@ class DualPoint:
     @cached_property
     def log_partition(self) -> float:
         """log Z(t), of all branches."""
-        return float(logsumexp(self.branches.log_partition))
+        return self.mixing.log_sum(self.branches.log_partition)
 
     @cached_property
     def probabilities(self) -> Array:
         """P_gamma, (B,)."""
-        return np.asarray(softmax(self.branches.log_partition))
+        return self.mixing.weights(self.branches.log_partition)
 
 
 def evaluate(
@@ -143,7 +156,7 @@ def evaluate(
 ) -> DualPoint | None:
     """Run EP at ``field`` from ``sites``, as accurately as a point of this residual deserves.
 
-    Returns None where no branch converges.
+    Returns None where no branch converges, or one of an imposed code is lost.
     """
     tolerance = min(1e-5, max(1e-3 * residual**2, 1e-9)) if residual < 0.3 else 1e-5
     ep = problem.ep(field)
@@ -158,12 +171,15 @@ def evaluate(
     dropped = int((~physical).sum()) if physical.any() else 0
     kept = kept[physical] if physical.any() else kept
     branches = moments.select(kept)
-    weights = softmax(branches.log_partition)
+    mixing = problem.mixing(branches.activations)
+    if mixing is None:
+        return None
+    weights = mixing.weights(branches.log_partition)
     noise = problem.noise
     value = 0.5 * noise * np.sum(field**2) - np.sum(field * problem.targets)
-    value += logsumexp(branches.log_partition)
+    value += mixing.log_sum(branches.log_partition)
     gap = problem.targets - noise * field - np.tensordot(weights, branches.outputs, 1)
-    return DualPoint(problem, field, sites[:, kept], branches, float(value), gap, dropped)
+    return DualPoint(problem, field, sites[:, kept], branches, mixing, float(value), gap, dropped)
 
 
 @frozen(eq=False)
@@ -177,8 +193,8 @@ class _ModelPoint:
     slopes: Array  # (B, P, m): derivative of each branch's log weight
 
     def newton_step(self) -> Array:
-        mean = np.tensordot(self.weights, self.slopes, 1)
-        return -self.model.hessian(self.weights, self.slopes - mean).solve(self.gradient)
+        deviations = self.model.point.mixing.centred(self.weights, self.slopes)
+        return -self.model.hessian(self.weights, deviations).solve(self.gradient)
 
 
 @frozen(eq=False)
@@ -202,9 +218,10 @@ class BranchModel:
         curvature += (branches.unexplained * along)[..., None] * branches.readout[:, None, :]
         growth = np.einsum("bpm,pm->b", branches.outputs + 0.5 * curvature, x)
         log_weights = branches.log_partition + growth
-        weights, slopes = softmax(log_weights), branches.outputs + curvature
+        weights, slopes = point.mixing.weights(log_weights), branches.outputs + curvature
         noise, targets, field = point.problem.noise, point.problem.targets, point.field + x
-        value = 0.5 * noise * np.sum(field**2) - np.sum(field * targets) + logsumexp(log_weights)
+        value = 0.5 * noise * np.sum(field**2) - np.sum(field * targets)
+        value += point.mixing.log_sum(log_weights)
         gradient = noise * field - targets + np.tensordot(weights, slopes, 1)
         return _ModelPoint(self, float(value), gradient, weights, slopes)
 

@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 
 from fltheory.meanfield.ensemble import NeuronEnsemble
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
-from fltheory.meanfield.quadrature import GroupedEvaluation, log_mixture
+from fltheory.meanfield.quadrature import GroupedEvaluation, branch_shares, log_mixture
 from fltheory.numerics.positive import LowRankPlusBlocks
 from fltheory.numerics.validation import Array
 
@@ -47,8 +47,7 @@ class FactorisedPosterior(NeuronPosterior):
 
     @cached_property
     def branches(self) -> BranchTable:
-        weights, points = self.solution.weights, self.solution.dual.proposal.points
-        shares = weights[:, None] * self.solution.dual.proposal.shares
+        shares, points = self.solution.branch_weights, self.solution.dual.proposal.points
         probabilities = shares.sum(0)
         order = np.argsort(-probabilities)
         order = order[probabilities[order] > _NEGLIGIBLE]
@@ -86,6 +85,9 @@ class FactorisedPosterior(NeuronPosterior):
         log_mixed = log_mixture(points, proposal.means, proposal.roots, proposal.weights)
         log_weights -= logsumexp(log_mixed, axis=1)
         weights = np.exp(log_weights - logsumexp(log_weights))
+        modes, roots = proposal.modes, proposal.roots[: len(proposal.modes)]
+        belonging = branch_shares(points, modes, roots, proposal.mode_weights)
+        weights = proposal.mixing.imposed(weights, belonging, self.solution.branch_weights.sum(0))
         kept = np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n)
         return np.asarray(points[rng.permutation(np.minimum(kept, len(points) - 1))])
 

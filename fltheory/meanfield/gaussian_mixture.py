@@ -90,14 +90,17 @@ class MixturePosterior(NeuronPosterior):
 
     def _weighted(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draws g of EP's mixture, (n, q), and their importance weights for the exact law, (n,)."""
-        problem = self.point.problem
-        latent, log_density = self._candidates(n, rng)
+        problem, found = self.point.problem, self.point.branches
+        latent, log_joint = self._candidates(n, rng)
         tilt = ((problem.nonlinearity(latent @ problem.kernel_factor.T) @ self.field) ** 2).sum(1)
-        log_weights = 0.5 * problem.readout_variance * tilt - 0.5 * (latent**2).sum(1) - log_density
-        return latent, softmax(log_weights)
+        log_weights = 0.5 * problem.readout_variance * tilt - 0.5 * (latent**2).sum(1)
+        weights = softmax(log_weights - logsumexp(log_joint, axis=1))
+        imposed = np.log(self.branches.probabilities)
+        belonging = softmax(log_joint - imposed + found.log_partition[self._order], axis=1)
+        return latent, self.point.mixing.imposed(weights, belonging, self.branches.probabilities)
 
     def _candidates(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Draws g of EP's mixture, (n, q), and its log density there up to a constant, (n,)."""
+        """Draws g of EP's mixture, (n, q), and the log density of each branch there, (n, B)."""
         found, rank = self.point.branches, self.point.problem.kernel_factor.shape[1]
         means = found.latent_mean[self._order, :rank]
         roots = found.latent_root[self._order, :rank, :rank]  # Cholesky: the leading block is that of g
@@ -111,7 +114,7 @@ class MixturePosterior(NeuronPosterior):
             white = np.linalg.solve(root, (latent - mean).T)
             log_det = np.log(np.diagonal(root)).sum()
             log_joint[:, b] = np.log(self.branches.probabilities[b]) - 0.5 * (white**2).sum(0) - log_det
-        return latent, logsumexp(log_joint, axis=1)
+        return latent, log_joint
 
     @cached_property
     def confirmation(self) -> Confirmation:

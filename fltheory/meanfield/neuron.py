@@ -103,6 +103,10 @@ class NeuronPosterior(ABC):
         """The condensed neurons, if phi can have any."""
         return None
 
+    def is_discrete(self, layer: int) -> bool:
+        """Whether neurons of a layer below the last sit on codes that they do not leave."""
+        return False
+
     @abstractmethod
     def kernel_parts(self, layer: int) -> KernelParts:
         """<phi phi^T> on the training inputs."""

@@ -20,6 +20,7 @@ from scipy.stats import norm, qmc
 
 from fltheory.meanfield.branches import code_patterns, distinct_rows, neuron_states
 from fltheory.meanfield.domain import DomainMinimum, minimise_anywhere, minimise_in_domain
+from fltheory.meanfield.fractions import CodeFractions, Mixing
 from fltheory.meanfield.outliers import Ray, RaySearch
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.newton import minimise_batch
@@ -33,6 +34,7 @@ _TRUSTED_ESS = 0.05  # and below which S is not believed
 _JUMP = 0.05  # of S, more than the sampling error, that shows a missed branch
 _FIRST_RADIUS, _LEAST_RADIUS = 1.5, 1e-3  # of a step in t on the same points
 _CUT = 30.0  # log weight below the best mode at which one is left out of the proposal
+_CUT_IMPOSED = 300.0  # and where shares are imposed
 _HALF_WIDTH = 9.0  # of the range of z, in standard deviations
 _TAIL = 12.0  # standard deviations of the prior over which points follow a neuron that grows
 _SOFTEST = 0.02  # curvature of a mode, in units of the prior's, that its Gaussian has at least
@@ -122,31 +124,43 @@ class Proposal:
         a (S, m) and the mixture's log density there (S,).
     shares
         Probability that a point belongs to each branch, (S, B).
-    modes
-        The branches' modes, (B, m).
+    modes, mode_weights
+        The branches' modes, (B, m), and their probabilities where nothing is imposed, (B,).
     means, roots, weights
         The components of the mixture, for k rays: (2 B + k, m), (2 B + k, m, m), (2 B + k,).
+    mixing
+        How branches add up.
     """
 
     points: Array
     log_density: Array
     shares: Array
     modes: Array
+    mode_weights: Array
     means: Array
     roots: Array
     weights: Array
+    mixing: Mixing
 
     @classmethod
     def around(
-        cls, modes: Array, roots: Array, weights: Array, tails: Array, n_points: int, seed: int
+        cls,
+        modes: Array,
+        roots: Array,
+        log_weights: Array,
+        mixing: Mixing,
+        tails: Array,
+        n_points: int,
+        seed: int,
     ) -> Self:
-        """Quasi-random points around modes with covariances root root^T, (B, m, m), and weights (B,).
+        """Quasi-random points around modes with covariances root root^T, (B, m, m), and log weights (B,).
 
         The same sequence serves every component; a fifth of the points is spread evenly over
         branches, and a fifth of each branch's is wide, for densities that are not Gaussian. ``tails``
         are roots of Gaussians around the origin, (k, m, m).
         """
         n_branches, m = modes.shape
+        weights = mixing.weights(log_weights)
         even = 0.8 * weights + 0.2 / n_branches
         means = np.concatenate([modes, modes, np.zeros((len(tails), m))])
         share = _TAIL_SHARE if len(tails) else 0.0
@@ -161,8 +175,14 @@ class Proposal:
         )
         mixed = counts / counts.sum()
         log_density = logsumexp(log_mixture(points, means, roots_of_all, mixed), axis=1)
-        shares = softmax(log_mixture(points, modes, _NARROW * roots, weights), axis=1)
-        return cls(points, log_density, shares, modes, means, roots_of_all, mixed)
+        free = softmax(log_weights)
+        shares = branch_shares(points, modes, _NARROW * roots, free)
+        return cls(points, log_density, shares, modes, free, means, roots_of_all, mixed, mixing)
+
+
+def branch_shares(points: Array, modes: Array, roots: Array, weights: Array) -> Array:
+    """Probability that each point (S, m) belongs to each of the Gaussian branches, (S, B)."""
+    return np.asarray(softmax(log_mixture(points, modes, roots, weights), axis=1))
 
 
 def log_mixture(points: Array, means: Array, roots: Array, weights: Array) -> Array:
@@ -200,29 +220,38 @@ class GroupedDual:
 
     def __call__(self, field: Array) -> "GroupedEvaluation":
         log_weights, mean, variance = self.log_weights(field)
-        log_z = float(logsumexp(log_weights)) - math.log(len(log_weights))
-        weights = softmax(log_weights)
+        mixing, log_shares = self.proposal.mixing, np.log(np.maximum(self.proposal.shares, 1e-300))
+        log_each = log_weights[:, None] + log_shares - math.log(len(log_weights))
+        log_branches = logsumexp(log_each, axis=0)
+        log_z = mixing.log_sum(log_branches)
+        branch_weights = np.exp(log_each - log_branches) * mixing.weights(log_branches)
+        weights = branch_weights.sum(1)
         points, counts, targets = self.proposal.points, self.groups.counts, self.groups.targets
         if 1.0 / (weights**2).sum() < self.least_ess * len(weights):
             log_z = math.inf  # the points say nothing of this t: no step goes there
         value = log_z + float(counts @ (0.5 * self.noise * field**2 - field * targets).sum(1))
         outputs = mean.T @ (weights[:, None] * points)
         gradient = self.noise * field - targets + outputs
-        return GroupedEvaluation(self, value, gradient, log_z, weights, mean, variance, outputs)
+        return GroupedEvaluation(self, value, gradient, log_z, branch_weights, mean, variance, outputs)
 
 
 @frozen(eq=False)
 class GroupedEvaluation:
-    """S and its derivatives at one t, with the weights of the points."""
+    """S and its derivatives at one t, with the weights (S, B) of the points in each branch."""
 
     dual: GroupedDual
     value: float
     gradient: Array
     log_partition: float
-    weights: Array
+    branch_weights: Array
     mean: Array
     variance: Array
     outputs: Array
+
+    @cached_property
+    def weights(self) -> Array:
+        """Of the points, (S,), of sum 1."""
+        return np.asarray(self.branch_weights.sum(1))
 
     @property
     def relative_ess(self) -> float:
@@ -244,11 +273,15 @@ class GroupedEvaluation:
         return np.asarray(step.reshape(n_groups, m), dtype=np.float64)
 
     def output_covariance(self) -> Array:
-        """Covariance over a of <phi>_a a^T of one input a group, (G m, G m)."""
-        points = self.dual.proposal.points
+        """Covariance over a of <phi>_a a^T of one input a group, (G m, G m), inside what mixes freely."""
+        points, mixing = self.dual.proposal.points, self.dual.proposal.mixing
         outputs = (self.mean[:, :, None] * points[:, None, :]).reshape(len(points), -1)
-        centred = outputs - self.weights @ outputs
-        return np.asarray(centred.T @ (self.weights[:, None] * centred))
+        total = np.zeros((outputs.shape[1],) * 2)
+        for group, share in enumerate(mixing.shares):
+            weights = self.branch_weights[:, mixing.member == group].sum(1)
+            centred = outputs - weights @ outputs / share
+            total += centred.T @ (weights[:, None] * centred)
+        return total
 
     def output_spread(self) -> Array:
         """<Var_a(phi) a a^T>, what each input has for itself, (G, m, m)."""
@@ -266,10 +299,17 @@ def find_proposal(
     rays: Sequence[Ray],
     n_points: int,
     seed: int,
+    fractions: CodeFractions | None = None,
 ) -> Proposal:
     """Laplace mixture over all modes of a's density at t, from every code, known and random starts.
 
-    The flat ends of ``rays``, along which a neuron condenses, are no modes.
+    The flat ends of ``rays``, along which a neuron condenses, are no modes. Modes share as imposed
+    ``fractions`` say, if any.
+
+    Raises
+    ------
+    ValueError
+        If a code of them has no mode.
     """
 
     def action(a: Array) -> tuple[Array, Array, Array]:  # A(a) of (8'') with its derivatives
@@ -293,9 +333,10 @@ def find_proposal(
     )
     points, values, hessians, are_minima = minimise_batch(action, starts, max_step=max(2.0, 5 * scale))
     kept: list[int] = []
+    cut = _CUT if fractions is None else _CUT_IMPOSED
     for index in np.argsort(values):
         near = np.linalg.norm(points[kept] - points[index], axis=1) < 0.3 * scale
-        if are_minima[index] and not near.any() and values[index] < values.min() + _CUT:
+        if are_minima[index] and not near.any() and values[index] < values.min() + cut:
             kept.append(int(index))
     curvature, modes = np.linalg.eigh(hessians[kept])
     if rays and (curved := curvature[:, 0] > _FLAT / readout_variance).any():
@@ -304,7 +345,12 @@ def find_proposal(
     roots = modes / np.sqrt(curvature)[:, None, :]
     log_weights = -values[kept] - 0.5 * np.log(curvature).sum(1)
     tails = np.reshape([scale * _stretched(ray) for ray in rays], (-1, m, m))
-    return Proposal.around(points[kept], roots, softmax(log_weights), tails, n_points, seed)
+    mixing = Mixing.free(len(kept))
+    if fractions is not None:
+        activations = sites.cumulants(points[kept] @ field.T)[1][:, groups.member]
+        mixing = fractions.mixing(activations)
+        fractions.require(mixing, activations)
+    return Proposal.around(points[kept], roots, log_weights, mixing, tails, n_points, seed)
 
 
 def _stretched(ray: Ray) -> Array:
@@ -372,8 +418,9 @@ class GroupedSearch:
         readout_variance: float,
         seed: int,
         n_fine: int = FINE,
+        fractions: CodeFractions | None = None,
     ) -> None:
-        self.groups, self.n_fine = groups, n_fine
+        self.groups, self.n_fine, self.fractions = groups, n_fine, fractions
         self.sites = IndependentSites(groups.variances, nonlinearity)
         self.noise, self.readout_variance, self.seed = noise, readout_variance, seed
         self.n_points = _COARSE
@@ -454,6 +501,7 @@ class GroupedSearch:
             rays,
             self.n_points,
             self.seed,
+            self.fractions,
         )
         dual = GroupedDual(self.groups, self.sites, self.noise, self.readout_variance, proposal)
         here = dual(step.x)

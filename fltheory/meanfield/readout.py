@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from attrs import evolve, frozen
-from scipy.special import logsumexp
 
 from fltheory.meanfield.dual import BranchModel, DualPoint, DualProblem, evaluate
 from fltheory.numerics.newton import minimise
@@ -61,6 +60,16 @@ class DualSearch:
                 point, searched = self._fresh(point.field, point.sites, residual=point.residual), True
             if point is None:
                 return last
+        return point
+
+    def track(self, field: Array, sites: Array, *, tolerance: float, max_iterations: int) -> DualPoint | None:
+        """Like ``run`` with the branches of these sites alone, for problems that differ little."""
+        point = evaluate(self.problem, field, sites, residual=0.1)
+        for _ in range(max_iterations):
+            moved = None if point is None or point.residual < tolerance else self._step(point)
+            if moved is None:
+                break
+            point = moved
         return point
 
     def _fresh(
@@ -144,7 +153,7 @@ class DualSearch:
     def _trial(self, point: DualPoint, x: Array, predicted: float) -> DualPoint | None:
         """The point at t + x; None if a branch is lost there, which shows as log Z below its tangents."""
         tangents = point.branches.log_partition + np.einsum("bpm,pm->b", point.branches.outputs, x)
-        least = logsumexp(tangents) - _LOST - 1e-3 * abs(predicted)
+        least = point.mixing.log_sum(tangents) - _LOST - 1e-3 * abs(predicted)
         field, residual = point.field + x, point.residual
         if residual > _FRESH:
             trial = self._fresh(field, point.sites, residual=residual)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from fltheory.meanfield.fractions import CodeFractions
 from fltheory.meanfield.solution import MeanFieldSolution
 
 
@@ -11,7 +12,7 @@ from fltheory.meanfield.solution import MeanFieldSolution
 class Settings:
     """How a solver works: the arguments of ``DeepNetworkPosterior.solve``, checked.
 
-    ``report`` is called with the residual after each step.
+    ``report`` is called with the residual after each step; ``code_fractions`` are imposed if given.
     """
 
     method: str
@@ -21,3 +22,4 @@ class Settings:
     seed: int
     finite_width: bool
     report: Callable[[float], None]
+    code_fractions: CodeFractions | None = None

@@ -120,13 +120,15 @@ class MeanFieldSolution(Representation):
     n_iterations
         Steps the solver took.
     method
-        "closed form" (linear, prior, lazy), "quadrature" (diagonal K_0), "ep", or "particles" (the
-        residual is that on the particles; ``agreement`` tells the error).
+        "closed form" (linear, prior, lazy), "quadrature" (diagonal K_0), "ep", "lattice" (two hidden
+        layers, any kernel), or "particles" (the residual is that on the particles; ``agreement`` tells
+        the error).
     action_path
         S after each step of the solver, where it minimises S.
     agreement
         How far exact neurons are from EP, or two runs of particles from one another, which is twice
-        the standard error of the solution; None for the exact engines and where EP was not checked.
+        the standard error of the solution, or solutions of a deep network on two sets of points (the
+        kernels of all layers together); None for one layer by quadrature and where EP was not checked.
     """
 
     model: Model
@@ -203,8 +205,9 @@ class MeanFieldSolution(Representation):
         Broken: neurons sit on discrete codes and stay there. Intact: representations drift.
         """
         layer = self.model.check_layer(layer, lowest=1)
-        discrete = self.neuron.branches.probabilities[0] < 1.0 - _DISCRETE
-        return "broken" if discrete and layer == self.model.n_hidden_layers else "intact"
+        if layer < self.model.n_hidden_layers:
+            return "broken" if self.neuron.is_discrete(layer) else "intact"
+        return "broken" if self.neuron.branches.probabilities[0] < 1.0 - _DISCRETE else "intact"
 
     def predict(self, inputs: object = None) -> Prediction:
         """Mean (15) and variance (16) of the output on inputs (n, N0), the training inputs if None.

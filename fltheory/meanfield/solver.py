@@ -10,12 +10,14 @@ from fltheory.errors import ConvergenceError
 from fltheory.meanfield.bulk import BulkSearch
 from fltheory.meanfield.condensed import CondensedPosterior
 from fltheory.meanfield.confirm import Confirmation
+from fltheory.meanfield.deep.solver import solve_deep
 from fltheory.meanfield.domain import DomainMinimum
 from fltheory.meanfield.dual import DualPoint, DualProblem
 from fltheory.meanfield.factorised import FactorisedPosterior
 from fltheory.meanfield.feasible import check_range
 from fltheory.meanfield.finite_width import corrected, uncorrected
 from fltheory.meanfield.gaussian_mixture import MixturePosterior
+from fltheory.meanfield.general.solver import solve_general
 from fltheory.meanfield.lazy import solve_lazy
 from fltheory.meanfield.linear import solve_linear
 from fltheory.meanfield.neuron import NeuronPosterior
@@ -23,6 +25,7 @@ from fltheory.meanfield.outliers import CondensedNeurons
 from fltheory.meanfield.particles import Particles, Replicates, solve_twice
 from fltheory.meanfield.quadrature import FINE, GroupedSearch, GroupedTargets
 from fltheory.meanfield.readout import DualResult, solve_dual
+from fltheory.meanfield.rectified.solver import solve_rectified
 from fltheory.meanfield.sampled import SampledPosterior
 from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement, MeanFieldSolution
@@ -86,17 +89,19 @@ def _solve(model: Model, settings: Settings) -> MeanFieldSolution:
         return MeanFieldSolution(
             model, linear, -linear.action, linear.residual, linear.certificate, steps, "closed form"
         )
-    if model.n_hidden_layers > 1:
-        raise ValueError(
-            "n_hidden_layers: expected 1, up to which solve() covers nonlinear networks (sample() covers "
-            f"any depth); got {model.n_hidden_layers}"
-        )
     certificate = None if model.nonlinearity.is_bounded else 0.0
     if math.isinf(model.scaled_temperature):
         return MeanFieldSolution(model, UntrainedPosterior(model), 0.0, 0.0, certificate, 0, "closed form")
+    if model.n_hidden_layers > 1 and not model.nonlinearity.is_bounded:
+        return solve_rectified(model, settings)
+    if model.n_hidden_layers > 1:
+        exact = _is_diagonal(model) and settings.method != "ep" and settings.code_fractions is None
+        return solve_deep(model, settings) if exact else solve_general(model, settings)
     if model.scaled_temperature == 0.0:
         kernel = model.nonlinearity.gaussian_kernel(model.input_kernel)
         check_range(kernel, model.task.targets, model.input_kernel)
+    if settings.code_fractions is not None:
+        settings = evolve(settings, start=_free(model, settings))
     if settings.method == "auto" and _is_grouped(model):
         try:
             return _solve_grouped(model, settings)
@@ -110,11 +115,24 @@ def _solve(model: Model, settings: Settings) -> MeanFieldSolution:
     return _solve_bulk(model, settings) if settings.method == "ep" else _solve_particles(model, settings)
 
 
+def _free(model: Model, settings: Settings) -> MeanFieldSolution:
+    """The solution whose fractions are found, from where imposed ones are approached."""
+    method = "auto" if settings.method == "auto" and _is_grouped(model) else "ep"
+    return _solve(model, evolve(settings, method=method, code_fractions=None))
+
+
+def _is_diagonal(model: Model) -> bool:
+    """Whether inputs are orthogonal to one another, and none vanishes."""
+    kernel = model.input_kernel
+    off_diagonal = np.count_nonzero(kernel - np.diag(np.diagonal(kernel)))
+    return not off_diagonal and bool(np.diagonal(kernel).all())
+
+
 def _is_grouped(model: Model) -> bool:
     """Whether K_0 is diagonal and the exact problem small enough."""
-    kernel = model.input_kernel
-    if np.count_nonzero(kernel - np.diag(np.diagonal(kernel))) or not np.diagonal(kernel).all():
+    if not _is_diagonal(model):
         return False
+    kernel = model.input_kernel
     groups = GroupedTargets.of(model.task.targets, np.diagonal(kernel))
     return groups.targets.size <= _LARGEST_GROUPED and groups.targets.shape[1] <= _MOST_OUTPUTS
 
@@ -148,6 +166,7 @@ def _solve_on_points(model: Model, settings: Settings, n_points: int) -> MeanFie
         readout_variance=model.readout_variance,
         seed=settings.seed,
         n_fine=n_points,
+        fractions=settings.code_fractions,
     )
     field = np.zeros_like(groups.targets)
     if settings.start is not None:
@@ -192,7 +211,11 @@ def _condensed(model: Model, step: DomainMinimum, groups: GroupedTargets) -> Con
 def _solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
     problem = _dual_problem(model, settings)
     first = _dual_point(settings.start, problem)
-    is_auto = settings.method == "auto"  # then particles are faster than a long search
+    imposed = settings.code_fractions
+    if imposed is not None and first is not None:
+        activations = first.branches.activations
+        imposed.require(imposed.mixing(activations), activations)
+    is_auto = settings.method == "auto" and imposed is None  # then particles are faster than a long search
 
     def solve(problem: DualProblem, first: DualPoint | None, only_start: bool) -> DualResult:
         return solve_dual(
@@ -207,7 +230,7 @@ def _solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
 
     if first is None and problem.noise < _COLD:
         return _descend(model, problem, solve, settings.tolerance)
-    result = solve(problem, first, False)
+    result = solve(problem, first, imposed is not None)
     if result.converged(settings.tolerance):
         solution = _mixture(model, result)
         assert isinstance(solution.neuron, MixturePosterior)
@@ -235,6 +258,7 @@ def _dual_problem(model: Model, settings: Settings) -> DualProblem:
         model.readout_variance,
         model.nonlinearity,
         settings.seed,
+        fractions=settings.code_fractions,
     )
 
 

@@ -17,7 +17,7 @@ from fltheory.network.plan import COORDINATES, DTYPES, Plan
 from fltheory.network.record import KEEP
 from fltheory.network.runs import check_jobs, gathered, run_groups
 from fltheory.network.samples import Continuation, PosteriorSamples
-from fltheory.network.starts import Start, positions
+from fltheory.network.starts import Network, Start, positions
 from fltheory.network.target import NetworkTarget, WeightTarget
 from fltheory.numerics.validation import (
     Array,
@@ -29,7 +29,6 @@ from fltheory.numerics.validation import (
     describe,
     fingerprint,
 )
-from fltheory.representation import Neurons
 from fltheory.sampler.base import Sampler
 from fltheory.sampler.hmc import HMC
 
@@ -56,7 +55,7 @@ def sample_network(
     progress: bool | None = None,
     targets: object = None,
     advise: Callable[[Sampler | None], Advice] | None = None,
-    draw_neurons: Callable[[Sequence[int]], Sequence[Neurons]] | None = None,
+    draw_neurons: Callable[[Sequence[int]], Sequence[Network]] | None = None,
 ) -> PosteriorSamples:
     """Networks of finite width, drawn from the posterior (2).
 
@@ -130,7 +129,7 @@ def sample_network(
     folder, thin = _check_folder(checkpoint), check_integer("thin", thin)
     device = _check_device(device)
     if isinstance(start, str) and check_choice("start", start, ("prior", "theory")) == "theory":
-        start = _neurons_of_theory(model, draw_neurons, n_chains, seed)
+        start = _neurons_of_theory(draw_neurons, n_chains, seed)
     has_readouts = COORDINATES[coordinates][1] is WeightTarget
     advice = Advice(sampler or HMC()) if advise is None or has_readouts else advise(sampler)
     plan = Plan(
@@ -149,7 +148,7 @@ def sample_network(
         advice.softest,
     )
     plan.check_memory(n_draws)
-    begin = positions(plan.target, plan.reduction, start, n_chains)
+    begin = positions(plan.target, plan.reduction, start, n_chains, seed)
     if folder is not None:
         came_from = "prior" if isinstance(begin, int) else fingerprint(begin.cpu().numpy())
         more = {"n_warmup": n_warmup, "start": came_from, **versions()}
@@ -161,13 +160,10 @@ def sample_network(
 
 
 def _neurons_of_theory(
-    model: Model, draw: Callable[[Sequence[int]], Sequence[Neurons]] | None, n_chains: int, seed: int
-) -> Sequence[Neurons]:
-    if draw is None or model.n_hidden_layers > 1:
-        raise ValueError(
-            f"start: expected 'prior' or earlier samples where there are no neurons of the theory "
-            f"({model.n_hidden_layers} hidden layers), got 'theory'"
-        )
+    draw: Callable[[Sequence[int]], Sequence[Network]] | None, n_chains: int, seed: int
+) -> Sequence[Network]:
+    if draw is None:
+        raise ValueError("start: expected 'prior' or earlier samples where there is no theory, got 'theory'")
     return draw(np.random.SeedSequence(seed).spawn(1)[0].generate_state(n_chains).tolist())
 
 

@@ -6,14 +6,14 @@ the slope jumps; there a ``GaussianRule`` cuts the range of integration.
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 from attrs import frozen
 from scipy.special import logsumexp
 
-from fltheory.numerics.validation import Array
+from fltheory.numerics.validation import Array, sealed
 
 Function = Callable[[Any], Any]
 _MOST_REFINED = 50.0  # factor by which nodes become denser for large variances and steep functions
@@ -22,12 +22,13 @@ _NO_WEIGHT = 1e-300  # length of a piece outside the range, whose logarithm is f
 _STENCIL = 1e-3  # for one-sided slopes at a kink, of fourth order
 
 
+@lru_cache(maxsize=64)
 def standard_grid(half_width: float = 7.0, spacing: float = 0.35) -> tuple[Array, Array]:
     """Nodes of a uniform grid for N(0, 1) and the logarithms of their weights, both (G,)."""
     n_side = math.ceil(half_width / spacing)
     nodes = np.asarray(spacing * np.arange(-n_side, n_side + 1), dtype=np.float64)
     log_weights = -0.5 * nodes**2
-    return nodes, np.asarray(log_weights - logsumexp(log_weights), dtype=np.float64)
+    return sealed(nodes), sealed(np.asarray(log_weights - logsumexp(log_weights), dtype=np.float64))
 
 
 @frozen

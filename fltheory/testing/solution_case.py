@@ -16,7 +16,7 @@ _N_BATCHES, _BATCH = 25, 1000  # of drawn neurons
 
 # What an engine's averages may be off, relative: rounding, quasi-random points, EP's own error
 # (it treats a readout as Gaussian inside a branch), and the number of particles.
-_ACCURACY = {"closed form": 1e-6, "quadrature": 2e-3, "ep": 5e-3, "particles": 5e-3}
+_ACCURACY = {"closed form": 1e-6, "quadrature": 2e-3, "ep": 5e-3, "lattice": 5e-3, "particles": 5e-3}
 _ACCURACY_OF_OTHERS = 1e-3
 
 

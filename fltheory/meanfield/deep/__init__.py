@@ -1,0 +1,1 @@
+"""Several hidden layers of a bounded nonlinearity on a diagonal input kernel: docs/theory.md section 5."""

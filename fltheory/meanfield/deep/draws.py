@@ -1,0 +1,50 @@
+"""Exact neurons of a layer: latents by importance sampling, then the inputs one by one."""
+
+import numpy as np
+from scipy.special import softmax
+
+from fltheory.meanfield.deep.layer import Layer, LayerState
+from fltheory.numerics.validation import Array, Integers
+
+_CANDIDATES = 8  # drawn from the proposal for each neuron that is kept
+_HALF_WIDTH, _CELLS = 9.0, 600  # of the distribution function of z, in standard deviations
+
+
+def draw_latents(state: LayerState, n: int, rng: np.random.Generator) -> Array:
+    """x of n neurons, (n, r + q), from the proposal resampled by importance weights."""
+    points = state.points
+    proposal, images = points.proposal, points.images
+    chosen = rng.choice(len(proposal.weights), size=n * _CANDIDATES, p=proposal.weights)
+    noise = rng.standard_normal((len(chosen), proposal.means.shape[1]))
+    latents = proposal.means[chosen] + np.einsum("sij,sj->si", proposal.roots[chosen], noise)
+    latents = np.einsum("sij,sj->si", images[rng.integers(len(images), size=len(latents))], latents)
+    weights = softmax(state.layer.log_density(latents) - points.log_density_at(latents))
+    kept = np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n)
+    return np.asarray(latents[rng.permutation(np.minimum(kept, len(latents) - 1))])
+
+
+def draw_preactivations(layer: Layer, latents: Array, member: Integers, rng: np.random.Generator) -> Array:
+    """z of the inputs (n, P), given their classes and the latents of the neurons (n, r + q)."""
+    fields, means = layer.fields(latents), layer.sites(latents).means
+    x = np.linspace(-_HALF_WIDTH, _HALF_WIDTH, _CELLS + 1)
+    z = np.empty((len(latents), len(member)))
+    for group, (variance, curvature) in enumerate(zip(layer.variances, layer.curvatures, strict=True)):
+        sd = np.sqrt(variance)
+        phi = np.asarray(layer.nonlinearity(means[:, group, None] + sd * x))
+        exponent = (fields[:, group, None] + 0.5 * curvature * phi) * phi - 0.5 * x**2
+        members = np.flatnonzero(member == group)
+        z[:, members] = means[:, group, None] + sd * _invert(exponent, x, len(members), rng)
+    return z
+
+
+def _invert(exponent: Array, x: Array, count: int, rng: np.random.Generator) -> Array:
+    """Draws (n, count) from densities exp(exponent), (n, K + 1), on a uniform grid x."""
+    density = np.exp(exponent - exponent.max(1, keepdims=True))
+    cumulative = np.cumsum(density[:, 1:] + density[:, :-1], axis=1)
+    cumulative /= cumulative[:, -1:]
+    n, n_cells = cumulative.shape
+    rows = np.arange(n)[:, None]
+    uniform = rng.random((n, count))
+    cell = np.searchsorted((cumulative + rows).ravel(), (uniform + rows).ravel())
+    cell = np.clip(cell.reshape(uniform.shape) - rows * n_cells, 0, n_cells - 1)
+    return np.asarray(x[cell] + (x[1] - x[0]) * rng.random(uniform.shape))

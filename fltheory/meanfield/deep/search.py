@@ -1,0 +1,168 @@
+"""The solution of the equations at a given N T, from several first guesses: docs/theory.md section 5."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from attrs import evolve, frozen
+
+from fltheory.meanfield.deep.equations import DeepEquations, DeepState, cooled
+from fltheory.meanfield.deep.posterior import DeepPosterior
+from fltheory.meanfield.deep.start import draw, guess, separating_codes
+from fltheory.meanfield.solution import MeanFieldSolution
+from fltheory.numerics.roots import Root, find_root
+from fltheory.numerics.validation import Array
+
+_STRENGTHS = (1.5, 1.0, 0.7)  # of first guesses; the first is also the fastest
+_ON_THE_WAY = 1e-2  # residual that is good enough there
+_FITTING = 0.3  # relative effective sample size from which points stay
+_BURST, _ROUNDS = 4, 12  # steps on the same points, and how often these are drawn anew
+_FAR, _ROUNDS_MERGED = 20.0, 3  # residual of the guess that all neurons are alike; its rounds
+_MERGED = 0.01  # N T below which no neurons are alike, in units of where they begin to feel the targets
+_COOL, _WARMER, _MOST_WARMER = 1e-3, 3.0, 5  # N T to go up to where no guess leads to a solution
+_STEP, _LEAST_STEP = 0.4, 0.9  # factor in N T of a step down
+_COLDEST = 0.02  # share of the way's first N T from where the last step is to 0
+
+
+@frozen
+class Points:
+    """How many points a layer has, and from which seed."""
+
+    count: int
+    seed: int
+
+
+class DeepSearch:
+    """Newton's method on all layers at once, on points that are drawn anew while they fit badly."""
+
+    def __init__(
+        self,
+        equations: DeepEquations,
+        points: Points,
+        max_rounds: int,
+        report: Callable[[float], None],
+    ) -> None:
+        self.equations, self.points, self.report = equations, points, report
+        self.max_rounds = max_rounds
+        self.path: list[float] = []
+
+    def run(self, start: MeanFieldSolution | None) -> Root[DeepState] | None:
+        """The solution near another one, or that of highest J found from guesses, or an attempt."""
+        noise = self.equations.readout.noise
+        near = self._near(start)
+        if near is not None and near.converged:
+            return near
+        found = self._cold(noise)
+        for attempt in range(1, _MOST_WARMER + 1):
+            if self._is_over or (found is not None and found.converged):
+                break
+            warm = self._cold(max(noise, _COOL * self._hot) * _WARMER**attempt)
+            if warm is not None and warm.converged:
+                found = self._lowered(warm, noise)
+        if found is None or not found.converged:
+            return found
+        merged = self._merged(noise) if noise > _MERGED * self._hot else None
+        is_better = merged is not None and merged.converged and merged.here.action > found.here.action
+        return merged if is_better else found
+
+    def _merged(self, noise: float) -> Root[DeepState] | None:
+        """The solution whose kernels hardly tell classes apart, where it is not far from a first guess."""
+        equations = cooled(self.equations, noise)
+        every = np.ones((1, len(equations.groups.counts)))
+        state = guess(equations, _STRENGTHS[1], every, self.points.count, self.points.seed)
+        if state is None or np.abs(state.residual).max() > _FAR:
+            return None
+        return self._settled(state, None, _ROUNDS_MERGED)
+
+    def _near(self, start: MeanFieldSolution | None) -> Root[DeepState] | None:
+        """The solution from one for other parameters, if its classes are the same."""
+        if start is None or not isinstance(start.neuron, DeepPosterior):
+            return None
+        state, here = start.neuron.state, self.equations
+        known = state.equations
+        if state.numbers.size != here.n_unknowns or known.groups.targets.shape != here.groups.targets.shape:
+            return None
+        first = self.redrawn(evolve(state, equations=evolve(here, points=known.points)), self.points)
+        return None if first is None else self._settled(first, None)
+
+    @property
+    def _is_over(self) -> bool:
+        return len(self.path) >= self.max_rounds
+
+    @property
+    def _hot(self) -> float:
+        """The N T where neurons begin to feel the targets: sigma_a <phi^2>^(1/2) P times their size."""
+        readout, groups = self.equations.readout, self.equations.groups
+        activity = float(np.diagonal(readout.nonlinearity.gaussian_kernel(np.diag(groups.variances))).max())
+        size = math.sqrt(float(groups.counts @ (groups.targets**2).sum(1)) * groups.counts.sum())
+        return math.sqrt(readout.readout_variance * activity) * size
+
+    def _cold(self, noise: float) -> Root[DeepState] | None:
+        """The solution from the first guess that leads to one."""
+        codes, root = separating_codes(self.equations.groups.targets), None
+        for strength in _STRENGTHS:
+            equations = cooled(self.equations, noise)
+            state = guess(equations, strength, codes, self.points.count, self.points.seed)
+            root = root if state is None else self._settled(state, None)
+            if self._is_over or (root is not None and root.converged):
+                break
+        return root
+
+    def _lowered(self, root: Root[DeepState], noise: float) -> Root[DeepState]:
+        """The solution at N T followed from a higher one; not converged if it ends on the way."""
+        factor, coldest = _STEP, _COLDEST * root.here.equations.readout.noise
+        while root.here.equations.readout.noise > noise and not self._is_over:
+            lower = max(noise, factor * root.here.equations.readout.noise)
+            lower = noise if lower < coldest else lower
+            start = cooled(root.here.equations, lower)(root.x, root.here)
+            found = None if start is None else self._settled(start, root.jacobian)
+            if found is not None and found.converged:
+                root = found
+            elif (factor := math.sqrt(factor)) > _LEAST_STEP:
+                break
+        return evolve(root, converged=root.converged and root.here.equations.readout.noise == noise)
+
+    def _settled(self, state: DeepState, jacobian: Array | None, rounds: int = _ROUNDS) -> Root[DeepState]:
+        """A root near a state, on points that fit it; not converged if there is none."""
+        for _ in range(rounds):
+            root = find_root(
+                _evaluate,
+                state.numbers,
+                state,
+                tolerance=_ON_THE_WAY,
+                jacobian=jacobian,
+                max_steps=_BURST,
+            )
+            self.path.append(root.here.action)
+            self.report(root.size)
+            if root.converged and root.here.relative_ess > _FITTING:
+                return root
+            if self._is_over:
+                break
+            fresh, jacobian = self.redrawn(root.here, self.points), root.jacobian
+            if fresh is None:
+                break
+            state = fresh
+        return evolve(root, converged=False)
+
+    def polished(self, root: Root[DeepState], points: Points, tolerance: float) -> Root[DeepState]:
+        """A root nearby, to the tolerance, on other points."""
+        fresh = self.redrawn(root.here, points)
+        if fresh is None:
+            return evolve(root, converged=False)
+        root = find_root(_evaluate, fresh.numbers, fresh, tolerance=tolerance, jacobian=root.jacobian)
+        self.path.append(root.here.action)
+        self.report(root.size)
+        return root
+
+    def redrawn(self, state: DeepState, points: Points) -> DeepState | None:
+        """The same unknowns and t on points drawn for them."""
+        drawn = tuple(
+            draw(at.layer, state.equations, at.points.images, points.count, points.seed, at.points.modes)
+            for at in state.layers
+        )
+        return evolve(state.equations, points=drawn)(state.numbers, state)
+
+
+def _evaluate(numbers: Array, near: DeepState) -> DeepState | None:
+    return near.equations(numbers, near)

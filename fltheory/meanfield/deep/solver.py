@@ -1,0 +1,117 @@
+"""Deep networks of a bounded nonlinearity on a diagonal input kernel."""
+
+import numpy as np
+from attrs import evolve
+
+from fltheory.errors import ConvergenceError
+from fltheory.meanfield.deep.blocks import ClassSymmetry
+from fltheory.meanfield.deep.equations import DeepEquations, DeepState
+from fltheory.meanfield.deep.posterior import DeepPosterior
+from fltheory.meanfield.deep.readout import Readout
+from fltheory.meanfield.deep.search import DeepSearch, Points
+from fltheory.meanfield.feasible import check_range
+from fltheory.meanfield.quadrature import GroupedTargets
+from fltheory.meanfield.settings import Settings
+from fltheory.meanfield.solution import Agreement, MeanFieldSolution
+from fltheory.model import Model
+from fltheory.numerics.roots import Root
+from fltheory.numerics.validation import Array
+
+_MOST_LATENTS = 8  # of a layer, up to which quasi-random points cover them
+_COARSE, _FINE = 1024, 8192  # points on the way and at the solution
+_FIELD_TOLERANCE = 1e-3  # of the readout's own problem, relative to that of all equations
+_OTHER = 1000  # what the seed of the second set of points is more
+_DIFFERENT = 0.1  # relative difference of kernels on two sets of points that are two solutions
+
+
+def solve_deep(model: Model, settings: Settings) -> MeanFieldSolution:
+    """Solve the mean-field equations of a deep network of bounded phi on orthogonal inputs.
+
+    Raises
+    ------
+    ValueError
+        If there are too many classes or outputs, or another engine is asked for.
+    ConvergenceError
+        If no solution is found to the tolerance.
+    """
+    equations = _equations(model, settings)
+    coarse, fine = Points(_COARSE, settings.seed), Points(_FINE, settings.seed)
+    search = DeepSearch(equations, coarse, settings.max_iterations, settings.report)
+    root = search.run(settings.start)
+    if root is None:
+        raise ConvergenceError("the theory found no first guess; try a higher temperature", last=None)
+    if root.converged:
+        root = search.polished(root, fine, settings.tolerance)
+    solution = _solution(model, settings, root.here, search)
+    if not root.converged:
+        raise ConvergenceError(
+            f"the theory stopped with residual {root.size:.2e} (tolerance {settings.tolerance:.1e}); try "
+            "start= at a solution for a higher temperature, or another seed",
+            last=solution,
+        )
+    return evolve(solution, agreement=_agreement(search, root, settings, solution))
+
+
+def _equations(model: Model, settings: Settings) -> DeepEquations:
+    groups = GroupedTargets.of(model.task.targets, np.diagonal(model.input_kernel))
+    n_latents = len(groups.counts) + max(groups.targets.shape[1], len(groups.counts))
+    if n_latents > _MOST_LATENTS:
+        raise ValueError(
+            f"task: expected classes and outputs few enough that a neuron of a deep nonlinear network has at "
+            f"most {_MOST_LATENTS} latents (two a class, or one and one an output), got "
+            f"{len(groups.counts)} classes (inputs that differ in target or norm) and "
+            f"{groups.targets.shape[1]} outputs"
+        )
+    if settings.method != "auto":
+        raise ValueError(
+            "method: expected 'auto' for several hidden layers and orthogonal inputs, got "
+            f"{settings.method!r}"
+        )
+    if model.scaled_temperature == 0.0:
+        prior = model.nonlinearity.gaussian_kernel(model.input_kernel)
+        check_range(prior, model.task.targets, model.input_kernel)
+    readout = Readout(
+        groups,
+        ClassSymmetry.of(groups),
+        model.readout_variance,
+        model.nonlinearity,
+        model.scaled_temperature,
+    )
+    return DeepEquations(
+        readout, model.weight_variances, (), _FIELD_TOLERANCE * min(settings.tolerance, 1e-4)
+    )
+
+
+def _solution(model: Model, settings: Settings, state: DeepState, search: DeepSearch) -> MeanFieldSolution:
+    noise = state.equations.readout.noise
+    if noise != model.scaled_temperature:
+        model = evolve(model, temperature=noise / model.width)
+    return MeanFieldSolution(
+        model,
+        DeepPosterior(state, settings.seed),
+        -state.action,
+        max(float(np.abs(state.residual).max()), state.solved.residual),
+        None,
+        len(search.path),
+        "quadrature",
+        agreement=None,
+    )
+
+
+def _agreement(
+    search: DeepSearch, root: Root[DeepState], settings: Settings, solution: MeanFieldSolution
+) -> Agreement:
+    """How far the solution on other points is."""
+    other = search.polished(root, Points(_FINE, settings.seed + _OTHER), max(settings.tolerance, 1e-4))
+    kernels = [np.concatenate([k.blocks for k in state.kernels]) for state in (root.here, other.here)]
+    fields = (root.here.solved.field, other.here.solved.field)
+    if not other.converged or _distance(*kernels) > _DIFFERENT:
+        raise ConvergenceError(
+            "the theory found another solution on other quasi-random points, or none; try another seed",
+            last=solution,
+        )
+    return Agreement("other quasi-random points", _distance(*fields), _distance(*kernels))
+
+
+def _distance(one: Array, other: Array) -> float:
+    return float(np.linalg.norm(one - other) / np.linalg.norm(one))

@@ -1,0 +1,109 @@
+"""First guesses of all layers of a deep network: kernels of neurons that code for classes, in part."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from attrs import evolve
+
+from fltheory.meanfield.branches import code_patterns, neuron_states
+from fltheory.meanfield.deep.blocks import ClassBlocks
+from fltheory.meanfield.deep.equations import DeepEquations, DeepState
+from fltheory.meanfield.deep.layer import Layer, LayerPoints
+from fltheory.numerics.validation import Array, Integers
+
+_N_RANDOM = 16  # random starts in the search for modes
+_SATURATION = 0.8  # share of phi's range between neurons that are and are not active
+_RADIUS = 1.5  # of a step in t on the same points
+_MOST_STEPS, _SETTLED = 30, 0.05  # such steps, and one that is the last
+_MOST = 0.9  # share of codes in a kernel
+_RISE = 1.5  # power of the depth with which kernels go from the prior's to those of codes
+
+
+def guess(
+    equations: DeepEquations, strength: float, codes: Array, n_points: int, seed: int
+) -> DeepState | None:
+    """All layers with kernels that are in part the prior's and in part those of neurons on codes.
+
+    Each layer answers to the kernel below and the message from above, with kernels not yet consistent.
+
+    Parameters
+    ----------
+    strength
+        0: the prior's kernels; 1: those of neurons on codes would be reached in the readout layer.
+    codes
+        0 or 1 a class, (k, G), all as common.
+    """
+    depth, variances = len(equations.weight_variances), equations.weight_variances
+    shares = [min(strength * ((layer + 1) / depth) ** _RISE, _MOST) for layer in range(depth - 1)]
+    kernels = _kernels(equations, shares, codes)
+    images = equations.readout.images
+    field, layer = _converged(equations, kernels[-1], n_points, seed)
+    drawn = [draw(layer, equations, images, n_points, seed)]
+    state, conjugates = layer.at(drawn[0]), list[ClassBlocks]()
+    for index in range(depth - 2, -1, -1):
+        message = equations.symmetry.of_blocks(state.message).scaled(variances[index + 1])
+        layer = equations.hidden_layer(message, kernels[index - 1] if index else None)
+        points = draw(layer, equations, equations.hidden_images(index), n_points, seed)
+        state = layer.at(points)
+        conjugates, drawn = [message, *conjugates], [points, *drawn]
+    on_points = evolve(equations, points=tuple(drawn))
+    return on_points.solve(on_points.pack(kernels, conjugates), field)
+
+
+def separating_codes(targets: Array) -> Array:
+    """All codes that tell some of the targets (G, m) apart, or all codes if none does, (k, G)."""
+    codes = code_patterns(targets)
+    separating = codes.std(1) > 0
+    return np.asarray(codes[separating] if separating.any() else codes)
+
+
+def _kernels(equations: DeepEquations, shares: Sequence[float], codes: Array) -> list[ClassBlocks]:
+    """K_1 ... K_{L-1}."""
+    phi, variances = equations.readout.nonlinearity, equations.groups.variances
+    low, high = phi(neuron_states(phi, math.sqrt(float(variances.max()))))
+    margin = 0.5 * (1.0 - _SATURATION)
+    activity = low + (high - low) * (margin + _SATURATION * codes)
+    coded, n = activity.T @ activity / len(codes), len(variances)
+    kernels, covariance = list[ClassBlocks](), np.diag(np.tile(variances, 2))  # of two inputs of each class
+    for share, variance in zip(shares, equations.weight_variances[1:], strict=True):
+        covariance = variance * phi.gaussian_kernel(covariance)
+        between = covariance[:n, n:]
+        own = np.diagonal(covariance)[:n] - np.diagonal(between)
+        kernels.append(ClassBlocks((1.0 - share) * between + share * variance * coded, own))
+    return kernels
+
+
+def _converged(equations: DeepEquations, below: ClassBlocks, n_points: int, seed: int) -> tuple[Array, Layer]:
+    """The t that minimises S at a given K_{L-1}, from zero, with points drawn anew on the way."""
+    readout = equations.readout
+    field, modes = np.zeros_like(equations.groups.targets), None
+    for _ in range(_MOST_STEPS):
+        points = draw(readout.layer(field, below), equations, readout.images, n_points, seed, modes)
+        moved = readout.solve(field, below, points, 1e-6, _RADIUS).field
+        change, field, modes = np.abs(moved - field).max(), moved, points.modes
+        if change < _SETTLED:
+            break
+    return field, readout.layer(field, below)
+
+
+def draw(
+    layer: Layer,
+    equations: DeepEquations,
+    images: Array,
+    n_points: int,
+    seed: int,
+    modes: Array | None = None,
+) -> LayerPoints:
+    """Points that fit a layer, whose modes are sought from every code, known and random latents."""
+    groups = equations.groups
+    states = neuron_states(layer.nonlinearity, math.sqrt(float(groups.variances.max())))
+    codes: Integers = code_patterns(groups.targets).astype(int)
+    along = [np.asarray(layer.nonlinearity(states))[codes] * layer.counts @ layer.field_root]
+    if layer.n_latents > layer.rank:
+        along.append(0.5 * states[codes] @ np.linalg.pinv(layer.mean_root, rcond=1e-6).T)
+    random = np.random.default_rng(0).standard_normal((_N_RANDOM, layer.n_latents))
+    random *= np.repeat([1.0, 3.0], _N_RANDOM // 2)[:, None]
+    starts = [np.concatenate(along, axis=1), random, np.zeros((1, layer.n_latents))]
+    starts += [] if modes is None else [modes]
+    return layer.find_points(images, np.concatenate(starts), n_points, seed)

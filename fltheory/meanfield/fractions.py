@@ -1,0 +1,163 @@
+"""Shares of codes: as the theory finds them, or imposed, docs/theory.md section 5.6.
+
+Neurons of a network that is cooled by local moves settle on codes and stay there. Its theory is the
+one at its own fractions p of codes: log Z of all branches is replaced by sum_c p_c log(Z_c / p_c),
+with Z_c the branches of code c. The free theory is the maximum over p, where p_c = Z_c / Z.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from attrs import frozen
+from scipy.special import logsumexp, softmax
+
+from fltheory.meanfield.solution import activity_threshold
+from fltheory.model import Model
+from fltheory.numerics.validation import Array, Integers, check_real, check_sequence, describe
+from fltheory.representation import class_means
+
+_SUM = 1e-6  # that fractions may differ from 1 in all
+
+
+@runtime_checkable
+class CountedCodes(Protocol):
+    """Codes (k, n_classes) and their fractions (k,), as ``find_codes`` counts them."""
+
+    codes: Integers
+    fractions: Array
+
+
+@frozen(eq=False)
+class Mixing:
+    """How the branches of a neuron add up: in groups, each with a share that is its own.
+
+    Attributes
+    ----------
+    member
+        The group of each branch, (B,); -1 for one that takes no part.
+    shares
+        p of each group, (k,).
+    """
+
+    member: Integers
+    shares: Array
+
+    @classmethod
+    def free(cls, n_branches: int) -> Self:
+        """All branches in one group: their shares are found, not imposed."""
+        return cls(np.zeros(n_branches, dtype=np.int64), np.ones(1))
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is imposed."""
+        return bool((self.member == 0).all())
+
+    def imposed(self, weights: Array, belonging: Array, probabilities: Array) -> Array:
+        """Weights of drawn neurons (n,) such that branches have their probabilities (B,).
+
+        ``belonging`` (n, B) is how likely each neuron is of each branch; nothing changes if all is free.
+        """
+        if self.is_free:
+            return weights
+        found = np.maximum(weights @ belonging, 1e-300)
+        weights = weights * (belonging @ (probabilities / found))
+        return np.asarray(weights / weights.sum())
+
+    def log_sum(self, log_weights: Array) -> float:
+        """log Z from the branches' log Z (B,): sum_c p_c log(Z_c / p_c)."""
+        groups = [log_weights[self.member == c] for c in range(len(self.shares))]
+        logs = np.array([logsumexp(group) for group in groups])
+        return float(self.shares @ (logs - np.log(self.shares)))
+
+    def weights(self, log_weights: Array) -> Array:
+        """Probabilities of the branches, (B,)."""
+        result = np.zeros_like(log_weights)
+        for c, share in enumerate(self.shares):
+            result[self.member == c] = share * softmax(log_weights[self.member == c])
+        return result
+
+    def centred(self, weights: Array, values: Array) -> Array:
+        """What values of the branches (B, ...) differ by from the mean of their group."""
+        result = np.array(values)
+        for c, share in enumerate(self.shares):
+            inside = self.member == c
+            result[inside] -= np.tensordot(weights[inside] / share, values[inside], 1)
+        return result
+
+
+@frozen(eq=False)
+class CodeFractions:
+    """Imposed shares of codes.
+
+    Attributes
+    ----------
+    codes
+        0 or 1 a class, (k, n_classes).
+    shares
+        Positive, of sum 1, (k,).
+    labels
+        The class of each input, (P,).
+    threshold
+        Mean activation on a class above which a branch is active on it.
+    """
+
+    codes: Integers
+    shares: Array
+    labels: Integers
+    threshold: float
+
+    def mixing(self, activations: Array) -> Mixing:
+        """Which branch, of mean activations (B, P), has which code; a code may have none."""
+        active = class_means(activations, self.labels) > self.threshold
+        equal = (active[:, None, :] == self.codes).all(-1)  # (B, k)
+        return Mixing(np.where(equal.any(1), equal.argmax(1), -1), self.shares)
+
+    def missing(self, mixing: Mixing) -> list[tuple[int, ...]]:
+        """The codes without a branch."""
+        lost = np.setdiff1d(np.arange(len(self.shares)), mixing.member)
+        return [tuple(code) for code in self.codes[lost].tolist()]
+
+    def require(self, mixing: Mixing, activations: Array) -> None:
+        """Refuse codes that are no branches, which have the mean activations (B, P)."""
+        missing = self.missing(mixing)
+        if missing:
+            active = class_means(activations, self.labels) > self.threshold
+            known = sorted(map(tuple, np.unique(active, axis=0).astype(int).tolist()))
+            raise ValueError(
+                f"code_fractions: expected codes that are branches of the theory, {known}, got {missing}, "
+                "which are none"
+            )
+
+
+def check_code_fractions(name: str, value: object, model: Model) -> CodeFractions | None:
+    """Imposed fractions: a mapping from code to fraction, or codes that were counted; None passes."""
+    if value is None:
+        return None
+    if isinstance(value, CountedCodes):
+        value = dict(zip(map(tuple, value.codes.tolist()), value.fractions.tolist(), strict=True))
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected a mapping from codes to fractions or Codes, got {describe(value)}")
+    labels = model.task.labels
+    if labels is None:
+        raise ValueError(f"{name}: expected None for a task without labels, got {describe(value)}")
+    if model.is_lazy or model.nonlinearity.is_linear or not model.nonlinearity.is_bounded:
+        raise ValueError(
+            f"{name}: expected None but for bounded nonlinearities and readout_scaling='non-lazy', which "
+            f"make neurons settle on codes, got {describe(value)}"
+        )
+    n_classes = len(np.unique(labels))
+    codes = [_check_code(name, code, n_classes) for code in value]
+    shares = np.array(check_sequence(name, list(value.values()), check_real, minimum=0.0))
+    if abs(shares.sum() - 1.0) > _SUM:
+        raise ValueError(f"{name}: expected fractions of sum 1, got {shares.sum():.8g}")
+    kept = shares > 0
+    chosen = np.array(codes, dtype=np.int64)[kept]
+    return CodeFractions(chosen, shares[kept] / shares.sum(), labels, activity_threshold(model))
+
+
+def _check_code(name: str, code: object, n_classes: int) -> tuple[int, ...]:
+    entries = tuple(code) if isinstance(code, Iterable) and not isinstance(code, str) else ()
+    if len(entries) != n_classes or any(entry not in (0, 1) for entry in entries):
+        raise ValueError(f"{name}: expected codes of {n_classes} entries 0 or 1, got {describe(code)}")
+    return tuple(map(int, entries))

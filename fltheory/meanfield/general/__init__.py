@@ -1,0 +1,1 @@
+"""Two hidden layers, any input kernel, bounded phi: docs/theory.md section 5.7."""

@@ -1,0 +1,201 @@
+"""Two hidden layers of a bounded nonlinearity on any input kernel: where to start, and what to report."""
+
+import numpy as np
+from attrs import evolve
+
+from fltheory.errors import ConvergenceError
+from fltheory.meanfield.branches import code_patterns, neuron_states
+from fltheory.meanfield.dual import DualProblem
+from fltheory.meanfield.feasible import check_range
+from fltheory.meanfield.general.lattice import Lattice
+from fltheory.meanfield.general.message import Readout, ReadoutProblem
+from fltheory.meanfield.general.posterior import GeneralDeepPosterior
+from fltheory.meanfield.general.search import Blend, KernelSearch, LayerPair
+from fltheory.meanfield.settings import Settings
+from fltheory.meanfield.solution import Agreement, MeanFieldSolution
+from fltheory.model import Model
+from fltheory.numerics.validation import Array
+
+_RANK_CUT = 1e-10  # relative eigenvalue of a kernel that counts as zero
+_POWER = 0.75  # of EP in the readout layer; 1 has fixed points that come and go with the kernel
+_SPACING, _FINER = 2.0, 1.6  # of the lattice on the way, and at the solution
+_TOLERANCE = 1e-3  # relative, of the equations of the first layer
+_ACTIVE, _SILENT = 0.9, 0.1  # of phi's range: what a neuron is on the classes of its code, and on others
+_SHARE = 0.5  # of codes in the first guess of K_1, beside the prior's kernel
+_WAY = ((0.15, 4), (0.3, 4), (0.45, 4), (0.6, 5), (0.75, 5), (0.9, 5))  # blends on a way, and steps at each
+_ON_THE_WAY = 0.1
+_WAY_SHARES, _JITTER = (0.6, 0.75, 0.9), 0.02  # of codes in its first guess, and a diagonal added to it
+_READOUT_STEPS = 40
+
+
+def solve_general(model: Model, settings: Settings) -> MeanFieldSolution:
+    """Solve the mean-field equations of two hidden layers of bounded phi on any kernel.
+
+    Raises
+    ------
+    ValueError
+        If the depth or the method is not covered, or T = 0 and Y cannot be fitted.
+    ConvergenceError
+        If no solution is found to the tolerance.
+    """
+    _check_covered(model, settings)
+    attempt = _Attempt(model, settings)
+    coarse, converged = attempt.run()
+    pair, converged = attempt.refined(coarse) if converged else (coarse, False)
+    solution = attempt.solution(pair)
+    if not converged:
+        raise ConvergenceError(
+            f"the theory of the first hidden layer stopped with relative residual {pair.residual:.1e} "
+            f"(tolerance {_TOLERANCE:.0e}); try a higher temperature, or start= at its solution",
+            last=solution,
+        )
+    return evolve(solution, agreement=_agreement(pair, coarse))
+
+
+def _check_covered(model: Model, settings: Settings) -> None:
+    if model.n_hidden_layers != 2:
+        raise ValueError(
+            "n_hidden_layers: expected 1 or 2, up to which solve() covers bounded nonlinearities on inputs "
+            f"that are not orthogonal (sample() covers any depth); got {model.n_hidden_layers}"
+        )
+    if settings.method == "particles":
+        raise ValueError("method: expected 'auto' or 'ep' for two hidden layers, got 'particles'")
+    if model.scaled_temperature == 0.0:
+        prior = model.nonlinearity.gaussian_kernel(model.input_kernel)
+        check_range(prior, model.task.targets, model.input_kernel)
+
+
+class _Attempt:
+    """One model's layers, and the ways to a solution."""
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        values, vectors = np.linalg.eigh(model.input_kernel)
+        kept = values > _RANK_CUT * values[-1]
+        self.factor = np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+        phi = model.nonlinearity
+        scale = float(np.sqrt(np.diagonal(model.input_kernel).max()))
+        low, high = np.asarray(phi(neuron_states(phi, scale)), dtype=float)
+        self.patterns = low + (high - low) * (
+            _SILENT + (_ACTIVE - _SILENT) * code_patterns(model.task.targets)
+        )
+        free = DualProblem(
+            self.factor,
+            model.task.targets,
+            model.scaled_temperature,
+            model.readout_variance,
+            phi,
+            settings.seed,
+            _POWER,
+        )
+        tolerance = min(settings.tolerance, 1e-5)
+        self.free = ReadoutProblem(free, model.weight_variances[1], tolerance)
+        self.problem = evolve(self.free, template=evolve(free, fractions=settings.code_fractions))
+        self.search = KernelSearch(
+            self._lattice(_SPACING), self.problem, model.task.n_outputs, settings.report
+        )
+
+    def _lattice(self, spacing: float) -> Lattice:
+        return Lattice(self.factor, self.model.nonlinearity, self.patterns, spacing)
+
+    def run(self) -> tuple[LayerPair, bool]:
+        """From the given start or a guess, and where that fails on a way to hard problems."""
+        last: LayerPair | None = None
+        try:
+            pair = self._from_start() or self._cold()
+            last, converged = self._search(pair, _TOLERANCE, self.settings.max_iterations)
+            if converged:
+                return last, True
+        except ConvergenceError:
+            if self.settings.start is not None:
+                raise
+        try:
+            pair, converged = self._along_way()
+        except ConvergenceError:
+            if last is None:
+                raise
+            return last, False
+        return (pair, converged) if converged or last is None else (last, False)
+
+    def _search(self, pair: LayerPair, tolerance: float, steps: int) -> tuple[LayerPair, bool]:
+        return self.search.run(pair, tolerance=tolerance, max_iterations=steps)
+
+    def refined(self, pair: LayerPair) -> tuple[LayerPair, bool]:
+        """The solution on a finer lattice, from that on the coarser one."""
+        self.search = evolve(self.search, lattice=self._lattice(_FINER))
+        state = pair.hidden.state
+        try:
+            finer = self.search.resume(state.conjugate, state.kernel, pair.readout)
+        except ConvergenceError:
+            return pair, False
+        return self._search(finer, _TOLERANCE, self.settings.max_iterations)
+
+    def _from_start(self) -> LayerPair | None:
+        """On from a solution of this kind for as many inputs and outputs."""
+        start = self.settings.start
+        if start is None or start.method != "lattice":
+            return None
+        assert isinstance(start.neuron, GeneralDeepPosterior)
+        state, readout = start.neuron.pair.hidden.state, start.neuron.pair.readout
+        first = self.problem.first(state.kernel, readout.point, _READOUT_STEPS)
+        return self.search.resume(state.conjugate, state.kernel, first)
+
+    def _cold(self) -> LayerPair:
+        guess = self._guess(_SHARE)
+        return self.search.begin(guess, self._first_readout(guess))
+
+    def _along_way(self) -> tuple[LayerPair, bool]:
+        """The readout sees first a guess of K_1, then ever more of K_1 itself."""
+        guess, first = self._trusted_guess()
+        self.search = evolve(self.search, lattice=self._lattice(_SPACING))
+        self.search.blend = Blend(_WAY[0][0], guess)
+        pair = self.search.begin(guess, first)
+        for share, steps in _WAY:
+            self.search.blend = Blend(share, guess)
+            state = pair.hidden.state
+            pair = self.search.resume(state.conjugate, state.kernel, pair.readout)
+            pair, _ = self._search(pair, _ON_THE_WAY, steps)
+        self.search.blend = Blend()
+        state = pair.hidden.state
+        pair = self.search.resume(state.conjugate, state.kernel, pair.readout)
+        return self._search(pair, _TOLERANCE, self.settings.max_iterations)
+
+    def _trusted_guess(self) -> tuple[Array, Readout]:
+        for share in _WAY_SHARES:
+            guess = self._guess(share) + _JITTER * share * np.eye(len(self.factor))
+            try:
+                return guess, self._first_readout(guess)
+            except ConvergenceError:
+                continue
+        raise ConvergenceError("the readout layer is resolved on no guess of the first layer's kernel")
+
+    def _guess(self, share: float) -> Array:
+        """K_1 between that of the prior and that of neurons on all codes but the constant ones."""
+        coded = self.patterns[np.ptp(self.patterns, axis=1) > 0]
+        prior = self.model.nonlinearity.gaussian_kernel(self.model.input_kernel)
+        return np.asarray((1.0 - share) * prior + share * coded.T @ coded / len(coded))
+
+    def _first_readout(self, guess: Array) -> Readout:
+        found, fractions = self.free.first(guess, None, _READOUT_STEPS), self.settings.code_fractions
+        if fractions is None:
+            return found
+        activations = found.point.branches.activations
+        fractions.require(fractions.mixing(activations), activations)
+        return self.problem.first(guess, found.point, _READOUT_STEPS)
+
+    def solution(self, pair: LayerPair) -> MeanFieldSolution:
+        """What there is at a pair of layers."""
+        neuron = GeneralDeepPosterior(pair, self.factor, self.settings.seed)
+        residual, steps = pair.readout.point.residual, len(self.search.path)
+        return MeanFieldSolution(self.model, neuron, -pair.action, residual, None, steps, "lattice")
+
+
+def _agreement(pair: LayerPair, coarse: LayerPair) -> Agreement:
+    """How far the solution on the coarser lattice is: more than the error of the finer one."""
+    kernels = [each.hidden.state.kernel for each in (pair, coarse)]
+    fields = [each.readout.point.field for each in (pair, coarse)]
+    return Agreement("a coarser lattice", _distance(*fields), _distance(*kernels))
+
+
+def _distance(one: Array, other: Array) -> float:
+    return float(np.linalg.norm(one - other) / np.linalg.norm(one))

@@ -1,0 +1,92 @@
+"""Nodes of the class latents, and sums over them."""
+
+import math
+
+import numpy as np
+from attrs import frozen
+
+from fltheory.meanfield.rectified.sites import OutsideDomainError
+from fltheory.numerics.validation import Array
+
+_REACH, _SPACING = 30.0, 0.5  # of the lattice, in prior standard deviations of the latents
+_SHORT = 7.0  # reach where phi is flat, and nothing drives a neuron
+_UNDRIVEN = 1e-3  # slope of phi, relative to the other, that counts as flat
+_SINGULAR = 1e-9  # relative eigenvalue of a covariance at which the lattice cannot resolve it
+
+
+@frozen(eq=False)
+class Lattice:
+    """How finely and how far the latents are covered.
+
+    Attributes
+    ----------
+    reach, spacing
+        Of the nodes of h and u, in standard deviations of N(0, B) and N(0, k).
+    cut
+        Of the ray in the first layer: largest h, in units of 1 / sqrt(K_0).
+    """
+
+    reach: float = _REACH
+    spacing: float = _SPACING
+    cut: float = 2.5
+
+    def fields(self, sd: float) -> Array:
+        """Nodes of h, (H,)."""
+        return _nodes(-self.reach * sd, self.reach * sd, self.spacing * sd)
+
+    def centres(self, sd: float, slopes: tuple[float, float]) -> Array:
+        """Nodes of u, (U,): far only where a slope of phi drives it."""
+        low, high = (self.reach if abs(s) > _UNDRIVEN * max(map(abs, slopes)) else _SHORT for s in slopes)
+        return _nodes(-low * sd, high * sd, self.spacing * sd)
+
+    def bulk_fields(self, sd: float, variance: float, slopes: tuple[float, float]) -> Array:
+        """Nodes of h in the first layer, off the ray, (H,)."""
+        ray = min(self.cut / math.sqrt(variance) / max(map(abs, slopes)), self.reach * sd)
+        ends = (-_SHORT * sd, ray) if abs(slopes[1]) >= abs(slopes[0]) else (-ray, _SHORT * sd)
+        return _nodes(*ends, 0.5 * self.spacing * sd)
+
+
+def _nodes(low: float, high: float, spacing: float) -> Array:
+    return np.linspace(low, high, 1 + math.ceil((high - low) / spacing))
+
+
+def inverse(matrix: Array) -> Array:
+    """Of a positive definite matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    if not values[0] > _SINGULAR * values[-1]:
+        raise OutsideDomainError
+    return np.asarray((vectors / values) @ vectors.T)
+
+
+def along(matrices: list[Array], tensor: Array) -> Array:
+    """Multiply a tensor by a matrix along each axis."""
+    for matrix in matrices:
+        tensor = np.tensordot(tensor, matrix, (0, 1))
+    return tensor
+
+
+def quadratic(matrix: Array, grids: tuple[Array, ...]) -> Array:
+    """x^T M x at all nodes."""
+    total = np.zeros(())
+    for c, one in enumerate(grids):
+        for d, other in enumerate(grids):
+            total = total + matrix[c, d] * one * other
+    return np.asarray(total)
+
+
+def trapezoid(grid: Array) -> Array:
+    """Logarithms of the weights of nodes on an interval, in cells."""
+    weights = np.zeros(grid.size)
+    weights[[0, -1]] = -math.log(2.0)
+    return weights.reshape(grid.shape)
+
+
+def score(covariance: Array, nodes: list[Array], weights: Array) -> Array:
+    """C^{-1} <x x^T> C^{-1} - C^{-1}: twice the derivative of log E_{N(x|0,C)} f by C."""
+    second = np.empty_like(covariance)
+    grids = np.ix_(*nodes)
+    for c, one in enumerate(grids):
+        for d, other in enumerate(grids[: c + 1]):
+            second[c, d] = second[d, c] = float((weights * (one * other)).sum())
+    precision = inverse(covariance)
+    return np.asarray(precision @ second @ precision - precision)

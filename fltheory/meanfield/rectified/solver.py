@@ -1,0 +1,225 @@
+"""Deep networks of ReLU and kin on orthogonal inputs: what is covered, and the way to its solution."""
+
+import math
+
+import numpy as np
+from attrs import evolve
+
+from fltheory.errors import ConvergenceError
+from fltheory.meanfield.quadrature import GroupedTargets
+from fltheory.meanfield.rectified.chain import ChainPoint, ChainProblem
+from fltheory.meanfield.rectified.nodes import Lattice
+from fltheory.meanfield.rectified.posterior import RectifiedPosterior
+from fltheory.meanfield.rectified.search import ChainSearch, error
+from fltheory.meanfield.settings import Settings
+from fltheory.meanfield.solution import Agreement, MeanFieldSolution
+from fltheory.model import Model
+from fltheory.nonlinearity import Nonlinearity
+from fltheory.numerics.validation import Array
+
+_MOST_LAYERS, _MOST_CLASSES = 3, 2  # three classes: the equations are there, no solution was ever checked
+_RANK_CUT = 1e-6  # relative singular value of the classes' targets that counts as zero
+_STARTS = (0.25, 1.0, 4.0, 16.0)  # zbar^2 on a class to start from, in units of K_0
+_N_STARTS = 2  # of them that are followed to the end
+_COARSE = Lattice(reach=22.0, spacing=0.8)  # on the way
+_ENOUGH = 1e-3  # residual on the way
+_TAIL = 4.0  # reach of the lattice at the solution, in standard deviations of the readout layer's tail
+_SHORTEST = 24.0  # and at least
+_FINE = {1: (60.0, 0.5), 2: (60.0, 0.5), 3: (36.0, 0.7)}  # its longest reach and its spacing, by classes
+_OVERLOOKED = 1e-4  # lambda - 1 of a neuron that should have condensed and has not
+_WORST = 0.05  # relative difference between two lattices from which a solution is not resolved
+
+
+def solve_rectified(model: Model, settings: Settings) -> MeanFieldSolution:
+    """Solve (R1)-(R7) for homogeneous phi on orthogonal inputs, two or three hidden layers.
+
+    Raises
+    ------
+    ValueError
+        If the model is not covered.
+    ConvergenceError
+        If no solution is found to the tolerance.
+    """
+    groups = _check_covered(model, settings)
+    steps = list[float]()
+
+    def report(residual: float) -> None:
+        steps.append(residual)
+        settings.report(residual)
+
+    problem = ChainProblem(
+        groups,
+        model.nonlinearity.asymptotic_slopes,
+        model.weight_variances,
+        model.readout_variance,
+        model.scaled_temperature,
+        _COARSE,
+    )
+    search = ChainSearch(problem, model.nonlinearity, report)
+    reached = _from_several_starts(search, settings)
+    found = [point for point in reached if error(point) < _ENOUGH]
+    if not found:
+        nearest = min(reached, key=error, default=None)
+        last = None if nearest is None else _solution(model, settings, nearest, len(steps))
+        raise ConvergenceError(_not_found(model), last=last)
+    point = _refined(search, max(found, key=lambda p: p.value), settings)
+    solution = _solution(model, settings, point, len(steps))
+    if solution.residual > settings.tolerance:
+        raise ConvergenceError(
+            f"the theory stopped after {len(steps)} steps with residual {solution.residual:.2e} (tolerance "
+            f"{settings.tolerance:.1e}); try a larger max_iterations or a higher temperature",
+            last=solution,
+        )
+    if max(point.gains) > 1.0 + _OVERLOOKED:
+        raise ConvergenceError(
+            f"the theory stopped at a state that another condensed neuron would improve (certificate "
+            f"{max(point.gains):.6f}, expected at most 1): neurons condense on more than one class, or in a "
+            "later layer, which is not covered; try a higher temperature",
+            last=solution,
+        )
+    return _confirmed(solution, search, settings)
+
+
+# What is covered ---------------------------------------------------------------------------------
+
+
+def _check_covered(model: Model, settings: Settings) -> GroupedTargets:
+    _check_network(model)
+    _check_settings(settings)
+    return _check_classes(model)
+
+
+def _check_network(model: Model) -> None:
+    if not _is_homogeneous(model.nonlinearity):
+        raise ValueError(
+            "nonlinearity: expected a bounded function, or one of two straight lines that meet at 0 (ReLU, "
+            "LeakyReLU), which is what solve() covers with n_hidden_layers above 1; got "
+            f"{model.nonlinearity!r}"
+        )
+    if model.n_hidden_layers > _MOST_LAYERS:
+        raise ValueError(
+            f"n_hidden_layers: expected at most {_MOST_LAYERS}, up to which solve() covers "
+            f"{model.nonlinearity!r}; got {model.n_hidden_layers}"
+        )
+
+
+def _check_settings(settings: Settings) -> None:
+    if settings.method != "auto":
+        raise ValueError(
+            f"method: expected 'auto', the only one with n_hidden_layers above 1; got {settings.method!r}"
+        )
+    if settings.finite_width:
+        raise ValueError(
+            "finite_width: expected False for nonlinear networks with more than one hidden layer, whose "
+            "corrections are not known; got True"
+        )
+    if settings.code_fractions is not None:
+        raise ValueError("code_fractions: expected None for a phi without codes; got fractions")
+
+
+def _check_classes(model: Model) -> GroupedTargets:
+    kernel, phi = model.input_kernel, model.nonlinearity
+    diagonal = np.diagonal(kernel)
+    if np.count_nonzero(kernel - np.diag(diagonal)) or not (diagonal > 0).all():
+        raise ValueError(
+            f"task: expected orthogonal inputs, for which solve() covers {phi!r} with n_hidden_layers above "
+            "1; got inputs that overlap"
+        )
+    groups = GroupedTargets.of(model.task.targets, diagonal)
+    n_classes = len(groups.counts)
+    if n_classes > _MOST_CLASSES or groups.counts.min() < 2:
+        raise ValueError(
+            f"task: expected at most {_MOST_CLASSES} groups of inputs with equal targets and norms, of two "
+            f"inputs or more, for which solve() covers {phi!r} with n_hidden_layers above 1; got {n_classes} "
+            f"of {_listed(groups.counts)}"
+        )
+    values = np.linalg.svd(groups.targets, compute_uv=False)
+    if len(values) < n_classes or values[-1] < _RANK_CUT * values[0]:
+        raise ValueError(
+            f"task: expected linearly independent targets of the classes, for which solve() covers {phi!r} "
+            "with n_hidden_layers above 1; got targets of which one combines the others"
+        )
+    return groups
+
+
+def _listed(counts: Array) -> str:
+    return ", ".join(f"{int(n)}" for n in counts[:4]) + (", ..." if len(counts) > 4 else "")
+
+
+def _is_homogeneous(phi: Nonlinearity) -> bool:
+    """Whether phi(c z) = c phi(z) for c > 0."""
+    z = np.linspace(-4.0, 4.0, 33)
+    minus, plus = phi.asymptotic_slopes
+    expected = np.where(z > 0, plus, minus) * z
+    return (minus, plus) != (0.0, 0.0) and bool(np.allclose(phi(z), expected, rtol=1e-12, atol=1e-12))
+
+
+# The way to a solution ---------------------------------------------------------------------------
+
+
+def _from_several_starts(search: ChainSearch, settings: Settings) -> list[ChainPoint]:
+    """Where climbing J ends on the coarse lattice, from condensed neurons of several strengths."""
+    reached = list[ChainPoint]()
+    for start in _STARTS:
+        here = search.descend(start * search.problem.counts)
+        if here is not None:
+            reached.append(search.condense(here, _ENOUGH, settings.max_iterations))
+        if len(reached) == _N_STARTS:
+            break
+    return reached
+
+
+def _refined(search: ChainSearch, point: ChainPoint, settings: Settings) -> ChainPoint:
+    """The solution on a lattice that covers the readout layer's tail."""
+    longest, spacing = _FINE[len(search.problem.counts)]
+    reach = _TAIL / math.sqrt(max(1.0 - max(point.gains[1:]), 1e-4))
+    lattice = Lattice(reach=float(np.clip(reach, _SHORTEST, longest)), spacing=spacing)
+    fine = evolve(search.problem, lattice=lattice)
+    start = ChainPoint(fine, point.state)
+    return evolve(search, problem=fine).condense(start, settings.tolerance, settings.max_iterations)
+
+
+def _solution(model: Model, settings: Settings, point: ChainPoint, n_steps: int) -> MeanFieldSolution:
+    neuron = RectifiedPosterior(model, point, settings.seed)
+    return MeanFieldSolution(
+        model, neuron, -point.value, error(point), max(point.gains), n_steps, "quadrature"
+    )
+
+
+def _confirmed(solution: MeanFieldSolution, search: ChainSearch, settings: Settings) -> MeanFieldSolution:
+    """With the difference from another lattice, on which the ray of condensed neurons is cut elsewhere."""
+    neuron = solution.neuron
+    assert isinstance(neuron, RectifiedPosterior)
+    lattice = neuron.point.problem.lattice
+    other = evolve(lattice, reach=1.15 * lattice.reach, spacing=0.85 * lattice.spacing, cut=1.2 * lattice.cut)
+    problem = evolve(neuron.point.problem, lattice=other)
+    there = evolve(search, problem=problem).condense(
+        ChainPoint(problem, neuron.point.state), 1e-2 * _ENOUGH, settings.max_iterations
+    )
+    second = RectifiedPosterior(solution.model, there, settings.seed)
+    layers = range(1, solution.model.n_hidden_layers + 1)
+    agreement = Agreement(
+        "another lattice",
+        _distance(neuron.field, second.field),
+        max(_distance(neuron.kernel_parts(k).total, second.kernel_parts(k).total) for k in layers),
+    )
+    solution = evolve(solution, agreement=agreement)
+    if max(agreement.dual_field, agreement.kernel) > _WORST:
+        raise ConvergenceError(
+            "the theory is not resolved: condensed neurons are not apart from the others, so what counts as "
+            f"one matters ({agreement}); try more inputs a class",
+            last=solution,
+        )
+    return solution
+
+
+def _distance(one: Array, other: Array) -> float:
+    return float(np.linalg.norm(one - other) / np.linalg.norm(one))
+
+
+def _not_found(model: Model) -> str:
+    return (
+        f"the theory of {model.nonlinearity!r} with {model.n_hidden_layers} hidden layers finds no solution "
+        f"at N T = {model.scaled_temperature:g} from any start; try a higher temperature or more inputs a "
+        "class"
+    )

@@ -1,0 +1,163 @@
+"""Two hidden layers on any kernel: against class blocks, laws, answers, refusals."""
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+import fltheory as flt
+from fltheory.testing import check_solution
+
+TASK = flt.OrthogonalClassification(20, (0.5, 0.5))
+ORTHOGONAL = flt.DeepNetworkPosterior(TASK, flt.Sigmoid(), n_hidden_layers=2, width=100, temperature=5e-4)
+DIGITS = evolve(ORTHOGONAL, task=flt.Digits(classes=(0, 1), n_samples=20, n_test=10))
+TOLERANCE = 5e-3  # EP's own error and that of the lattice, as for EP at one hidden layer
+
+
+@pytest.fixture(scope="module")
+def orthogonal():
+    return ORTHOGONAL.solve(method="ep")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return DIGITS.solve()
+
+
+def blocks(kernel, labels):
+    """Means over pairs of different inputs of each pair of classes."""
+    off = ~np.eye(len(labels), dtype=bool)
+    n = labels.max() + 1
+    return [
+        kernel[(labels[:, None] == a) & (labels == b) & off].mean() for a in range(n) for b in range(a, n)
+    ]
+
+
+def test_the_laws_hold(orthogonal, digits):
+    check_solution(orthogonal, tolerance=TOLERANCE)
+    check_solution(digits, tolerance=TOLERANCE)
+    assert orthogonal.agreement.kernel < 5e-3 and digits.agreement.kernel < 0.01  # the coarser lattice's
+
+
+def test_a_wrong_kernel_of_the_first_layer_breaks_the_laws(digits):
+    pair = digits.neuron.pair
+    state = evolve(pair.hidden.state, kernel=1.2 * pair.hidden.state.kernel)
+    neuron = evolve(digits.neuron, pair=evolve(pair, hidden=evolve(pair.hidden, state=state)))
+    with pytest.raises(AssertionError, match="drawn kernels"):
+        check_solution(evolve(digits, neuron=neuron), tolerance=TOLERANCE)
+
+
+def test_class_blocks_and_the_general_way_agree(orthogonal):
+    exact = ORTHOGONAL.solve()
+    assert exact.method == "quadrature" and orthogonal.method == "lattice"
+    for layer in (1, 2):
+        np.testing.assert_allclose(orthogonal.kernel(layer), exact.kernel(layer), atol=2e-3)
+    np.testing.assert_allclose(orthogonal.dual_field, exact.dual_field, atol=0.01 * exact.dual_field.max())
+    conjugate = exact.conjugate_kernel(1)
+    gap = np.abs(orthogonal.conjugate_kernel(1) - conjugate).max()
+    assert gap < 5e-3 * np.abs(conjugate).max()
+    for found, known in zip(orthogonal.branches, exact.branches, strict=True):
+        assert found.probability == pytest.approx(known.probability, abs=2e-3)
+
+
+def test_the_conjugate_kernel_is_the_message(digits):
+    """(7) on drawn neurons of the second layer: Kt_1 = K_1^-1 <z z^T> K_1^-1 - K_1^-1, along its directions.
+
+    The twin: without the learned part, <z z^T> = K_1, it would vanish.
+    """
+    kernel, conjugate = digits.kernel(1), digits.conjugate_kernel(1)
+    z = digits.neurons(40_000, 2).preactivations
+    whole = np.linalg.solve(kernel, np.linalg.solve(kernel, z.T @ z / len(z)).T) - np.linalg.inv(kernel)
+    v = digits.neuron.pair.hidden.state.conjugate.directions
+    expected = v.T @ conjugate @ v
+    np.testing.assert_allclose(v.T @ whole @ v, expected, atol=0.05 * np.abs(expected).max())
+    assert np.abs(expected).max() > 0.5
+
+
+def test_new_inputs_are_answered(digits):
+    known = digits.predict()
+    few = [0, 5, 13]
+    again = digits.predict(DIGITS.task.inputs[few])
+    np.testing.assert_allclose(again.mean, known.mean[few], atol=1e-4)
+    new = digits.predict(DIGITS.task.test_inputs)
+    assert (new.labels == DIGITS.task.test_targets.argmax(1)).mean() > 0.8
+    both = np.concatenate([DIGITS.task.inputs[few], DIGITS.task.test_inputs])
+    kernel = digits.kernel(2, both)
+    np.testing.assert_allclose(kernel[:3, :3], digits.kernel(2)[np.ix_(few, few)], atol=2e-3)
+
+
+def test_what_the_layers_say_of_themselves(digits):
+    assert digits.symmetry(2) == "broken"
+    assert digits.neurons(10, 1).readouts is None and digits.neurons(10, 2).readouts.shape == (10, 2)
+    parts = digits.decomposition(1)
+    np.testing.assert_allclose(parts.kernel, digits.kernel(1), atol=1e-12)
+
+
+def test_on_from_a_solution(digits):
+    again = DIGITS.solve(start=digits)
+    assert again.n_iterations < digits.n_iterations
+    np.testing.assert_allclose(again.kernel(1), digits.kernel(1), atol=1e-3)
+
+
+def test_imposed_fractions(orthogonal):
+    fractions = {(1, 0): 0.37, (0, 1): 0.37, (1, 1): 0.26}
+    frozen = ORTHOGONAL.solve(code_fractions=fractions)
+    for branch in frozen.branches:
+        assert branch.probability == pytest.approx(fractions[branch.code], abs=1e-7)
+    assert frozen.free_energy > orthogonal.free_energy + 0.05
+    check_solution(frozen, tolerance=TOLERANCE)
+    own = ORTHOGONAL.solve(code_fractions={b.code: b.probability for b in orthogonal.branches})
+    np.testing.assert_allclose(own.kernel(1), orthogonal.kernel(1), atol=1e-3)
+
+
+def test_a_variance_of_the_second_layer_is_taken_into_the_kernel(digits):
+    """sigma_2^2 = c with phi alike is the network of phi sqrt(c) in the first layer: here by its law 6."""
+    prior = flt.GaussianPrior(weight_variance=(1.0, 1.1))
+    wide = evolve(DIGITS, prior=prior).solve()
+    change = digits.free_energy - wide.free_energy
+    traces = [
+        float((s.conjugate_kernel(1) * s.kernel(1)).sum()) / 2 for s in (digits, wide)
+    ]  # dJ / dlog sigma_2^2, at both ends
+    assert change == pytest.approx(np.log(1.1) * np.mean(traces), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "match"),
+    [
+        ({"n_hidden_layers": 3}, {}, "n_hidden_layers: expected 1 or 2"),
+        ({}, {"method": "particles"}, "method: expected 'auto' or 'ep' for two"),
+        ({}, {"code_fractions": {(0, 0): 1.0}}, r"code_fractions: .*got \[\(0, 0\)\]"),
+    ],
+)
+def test_what_is_not_covered_is_refused_by_name(change, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        evolve(DIGITS, **change).solve(**arguments)
+
+
+def test_non_convergence_carries_the_last_iterate(monkeypatch):
+    monkeypatch.setattr("fltheory.meanfield.general.solver._WAY", ((0.9, 1),))
+    with pytest.raises(flt.ConvergenceError, match="relative residual") as caught:
+        DIGITS.solve(max_iterations=1)
+    last = caught.value.last
+    assert isinstance(last, flt.MeanFieldSolution) and last.kernel(1).shape == (20, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_numbers_on_orthogonal_inputs():
+    p = evolve(ORTHOGONAL, task=flt.OrthogonalClassification(60, (0.5, 0.5)), temperature=2e-4)
+    theory = p.solve(method="ep")
+    found = [*blocks(theory.kernel(1), p.task.labels), np.diagonal(theory.kernel(1)).mean()]
+    np.testing.assert_allclose(found, [0.3085, 0.1994, 0.3085, 0.376], atol=5e-4)
+    assert theory.free_energy == pytest.approx(147.684, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_numbers_on_digits():
+    """Three classes, P = 100, N T = 0.04: the numbers of another implementation (its lattice: error 1e-3)."""
+    p = evolve(ORTHOGONAL, task=flt.Digits(n_test=0), temperature=4e-4)
+    free = p.solve()
+    labels = p.task.labels
+    expected = [0.4508, 0.1626, 0.1817, 0.4054, 0.2121, 0.3906]
+    np.testing.assert_allclose(blocks(free.kernel(1), labels), expected, atol=2e-3)
+    assert free.free_energy == pytest.approx(298.51, abs=0.1)
