@@ -1,0 +1,108 @@
+"""How many neurons have each code, with errors."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from attrs import frozen
+
+from fltheory.coding.codes import find_codes
+from fltheory.coding.grouping import Grouping, check_classes, class_values
+from fltheory.coding.sampled import as_samples
+from fltheory.numerics.validation import Array, Integers, check_array, check_instance, check_integer, sealed
+from fltheory.representation import Representation
+
+if TYPE_CHECKING:  # torch is imported only where there are samples
+    from fltheory.network.samples import PosteriorSamples
+
+
+@frozen(eq=False)
+class CodeFractions:
+    """The share of the neurons of a layer that have each code.
+
+    Attributes
+    ----------
+    codes
+        0 or 1 a class, most frequent first, shape (k, n_classes).
+    fractions
+        Falling, shape (k,).
+    standard_errors
+        That of n independent neurons for a theory; for samples from how far the chains differ, None for one
+        chain; shape (k,). Frozen chains have an error for where they froze, none for where they should be.
+    by_draw
+        In each network, shape (C, D, k); None for a theory.
+    """
+
+    codes: Integers
+    fractions: Array
+    standard_errors: Array | None
+    by_draw: Array | None = None
+
+    def of(self, code: object) -> float:
+        """The share of one code, given as 0 or 1 a class; 0 if it does not occur."""
+        wanted = check_array("code", code, (self.codes.shape[1],))
+        return float(self.fractions[(self.codes == wanted).all(1)].sum())
+
+
+def code_fractions(
+    representation: object,
+    layer: int | None = None,
+    n: int = 4000,
+    seed: int = 0,
+    labels: object = None,
+) -> CodeFractions:
+    """The shares of the codes of a layer, and their errors.
+
+    Parameters
+    ----------
+    representation
+        Theory, of which neurons are drawn; or samples: codes are found in the last network of each chain,
+        then the neurons of all networks are counted.
+    layer
+        1 to L; L if None.
+    n
+        Number of neurons drawn from a theory.
+    seed
+        Of that draw.
+    labels
+        The class of each input, (P,); those of the task if None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or samples were not kept whole.
+    """
+    answer = check_instance("representation", representation, Representation)
+    n, seed = check_integer("n", n), check_integer("seed", seed, minimum=0)
+    samples = as_samples(answer)
+    if samples is not None:
+        return _counted(samples, layer, labels)
+    codes = find_codes(answer, layer, n, seed, labels)
+    return CodeFractions(codes.codes, codes.fractions, codes.standard_errors)
+
+
+def _counted(samples: "PosteriorSamples", layer: int | None, labels: object) -> CodeFractions:
+    model = samples.model
+    layer = model.check_layer(model.n_hidden_layers if layer is None else layer, lowest=1)
+    classes = check_classes(model.task.labels if labels is None else labels, model.task.n_samples)
+    values = samples.functional(lambda phi: class_values(phi, classes), layer)  # (C, D, N, n_classes)
+    if layer < model.n_hidden_layers:
+        grouping = Grouping.of(_last(values))
+        members = grouping.members(values)
+    else:
+        grouping = Grouping.of(_last(values), _last(samples.readouts))
+        members = grouping.members(values, samples.readouts)
+    shares = np.stack([(members == k).mean(-1) for k in range(len(grouping.codes))], axis=-1)  # (C, D, k)
+    order = np.argsort(-shares.mean((0, 1)), kind="stable")
+    return _with_errors(grouping.codes[order], shares[..., order])
+
+
+def _last(values: Array) -> Array:
+    """The neurons of the last network of each chain: (C, D, N, q) -> (C N, q)."""
+    return values[:, -1].reshape(-1, values.shape[-1])
+
+
+def _with_errors(codes: Integers, shares: Array) -> CodeFractions:
+    by_chain = shares.mean(1)
+    n_chains = len(by_chain)
+    errors = None if n_chains == 1 else sealed(by_chain.std(0, ddof=1) / np.sqrt(n_chains))
+    return CodeFractions(sealed(codes), sealed(by_chain.mean(0)), errors, sealed(shares))
