@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fltheory import testing as testing
-    from fltheory.coding import Codes as Codes, find_codes as find_codes
+    from fltheory.coding import (
+        Alignment as Alignment,
+        CodeFractions as CodeFractions,
+        Codes as Codes,
+        CodingScheme as CodingScheme,
+        Drift as Drift,
+        KernelAlignment as KernelAlignment,
+        align as align,
+        code_fractions as code_fractions,
+        coding_scheme as coding_scheme,
+        find_codes as find_codes,
+        kernel_alignment as kernel_alignment,
+        overlap as overlap,
+        overlap_limit as overlap_limit,
+    )
     from fltheory.errors import (
         CheckpointError as CheckpointError,
         ConvergenceError as ConvergenceError,
@@ -39,7 +53,13 @@ if TYPE_CHECKING:
     from fltheory.numerics.namespace import namespace as namespace, special as special
     from fltheory.plotting import (
         plot_activations as plot_activations,
+        plot_coding_schemes as plot_coding_schemes,
+        plot_comparison as plot_comparison,
+        plot_convergence as plot_convergence,
+        plot_drift as plot_drift,
         plot_kernels as plot_kernels,
+        plot_overlap as plot_overlap,
+        plot_overview as plot_overview,
         plot_ranks as plot_ranks,
         plot_readouts as plot_readouts,
         plot_traces as plot_traces,
@@ -106,13 +126,33 @@ _CONTENTS = {
     "sampler.alternate": ("Alternate",),
     "sampler.tempering": ("Tempering",),
     "study": ("compare", "Comparison"),
-    "coding": ("find_codes", "Codes"),
+    "coding": (
+        "find_codes",
+        "Codes",
+        "code_fractions",
+        "CodeFractions",
+        "coding_scheme",
+        "CodingScheme",
+        "overlap",
+        "Drift",
+        "overlap_limit",
+        "align",
+        "Alignment",
+        "kernel_alignment",
+        "KernelAlignment",
+    ),
     "plotting": (
         "plot_kernels",
         "plot_activations",
         "plot_readouts",
+        "plot_comparison",
+        "plot_convergence",
+        "plot_overlap",
         "plot_traces",
         "plot_ranks",
+        "plot_coding_schemes",
+        "plot_overview",
+        "plot_drift",
     ),
     "io": ("load",),
     "errors": ("FltheoryError", "ConvergenceError", "CheckpointError", "InterruptedWarning"),

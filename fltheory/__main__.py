@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the main job with the options ``argv``, those of the command line if None."""
     parser = _parser()
     options = parser.parse_args(argv)
+    if options.command == "figures":
+        return _write_figures(options)
     try:
         draws, seed = check_integer("draws", options.draws), check_integer("seed", options.seed, minimum=0)
         output = _check_output(options.output)
@@ -98,7 +100,46 @@ def _parser() -> _Parser:
     add("--seed", 0, "of everything random", type=int)
     add("--draws", 100, "draws from each of four chains", type=int, metavar="D")
     add("--output", "fltheory.png", "where to write the figure", metavar="FILE")
+    _add_figures(parser)
     return parser
+
+
+def _add_figures(parser: argparse.ArgumentParser) -> None:
+    """The command ``figures``; without a command the main job runs."""
+    commands = parser.add_subparsers(dest="command", metavar="figures")
+    text = "compute and write the four composed figures; figures --help for its options"
+    figures = commands.add_parser("figures", help=text, description=f"{text.partition(';')[0].capitalize()}.")
+    figures.add_argument(
+        "--output",
+        default="figures",
+        metavar="FOLDER",
+        help="where to write them; networks are saved there too, and a run that was interrupted goes on "
+        "(default: figures)",
+    )
+    figures.add_argument("--quick", action="store_true", help="small versions, in seconds, to try it out")
+    figures.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    figures.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="coding_schemes, overview, drift or readouts; may be repeated (default: all)",
+    )
+    figures.set_defaults(fail=figures.error)
+
+
+def _write_figures(options: argparse.Namespace) -> int:
+    from fltheory.figures import NAMES, write_figures
+
+    begin = time.perf_counter()
+
+    def report(line: str) -> None:
+        print(f"{time.perf_counter() - begin:6.0f} s  {line}", flush=True)
+
+    try:
+        write_figures(options.output, options.only or NAMES, options.quick, options.seed, report=report)
+    except (ValueError, TypeError, OSError, flt.CheckpointError) as error:
+        options.fail(str(error))
+    return 0
 
 
 def _check_output(text: str) -> Path:

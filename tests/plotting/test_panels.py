@@ -8,15 +8,19 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Ellipse
 
 import fltheory as flt
+from fltheory import plotting
+from fltheory.coding import kernel_alignment, overlap, overlap_limit
 from fltheory.network.diagnostics import ranks
 from fltheory.plotting import plot_ranks, plot_traces
+from fltheory.plotting.style import styled
+from tests.plotting.synthetic import comparison, networks as made
 
 TASK = flt.OrthogonalClassification(n_samples=12, class_ratios=(0.5, 0.25, 0.25))
 POSTERIOR = flt.DeepNetworkPosterior(TASK, flt.Sigmoid(), width=30, temperature=1e-3)
 
 
 def sample(posterior):
-    return posterior.sample(n_draws=3, n_chains=2, n_warmup=20)
+    return posterior.sample(flt.HMC(), n_draws=3, n_chains=2, n_warmup=20)
 
 
 @pytest.fixture(scope="module")
@@ -163,14 +167,40 @@ BAD = [
     ("readouts", ("networks",), {"output": (0, 1, 2)}, ValueError, "output"),
     ("readouts", ("networks",), {"output": (0, "1")}, TypeError, "output"),
     ("readouts", ("networks",), {"ax": []}, TypeError, "ax"),
+    ("activations", ("theory",), {"n": 5, "n_strongest": 6}, ValueError, "n_strongest"),
+    ("activations", ("theory",), {"n_strongest": 2.0}, TypeError, "n_strongest"),
+    ("coding_schemes", (), {}, ValueError, "representations"),
+    ("coding_schemes", ("theory", None), {}, TypeError, r"representations\[1\]"),
+    ("coding_schemes", ("networks",), {"theories": 1}, TypeError, "theories"),
+    ("coding_schemes", ("networks",), {"theories": [None, None]}, ValueError, "theories"),
+    ("coding_schemes", ("unlabelled",), {"theories": ["theory"]}, ValueError, r"theories\[0\]"),
+    ("coding_schemes", ("networks",), {"n_strongest": 0}, ValueError, "n_strongest"),
+    ("coding_schemes", ("networks",), {"seed": -1}, ValueError, "seed"),
+    ("coding_schemes", ("networks",), {"ax": 1}, TypeError, "ax"),
+    ("overview", (), {}, ValueError, "networks"),
+    ("overview", ("theory",), {}, TypeError, r"networks\[0\]"),
+    ("overview", ("networks",), {"theories": [1]}, TypeError, r"theories\[0\]"),
+    ("overview", ("networks",), {"seed": True}, TypeError, "seed"),
+    ("drift", (), {}, ValueError, "trajectories"),
+    ("drift", ("theory",), {}, TypeError, r"trajectories\[0\]"),
+    ("drift", ("networks",), {"theories": []}, ValueError, "theories"),
+    ("drift", ("networks",), {"n_strongest": None}, TypeError, "n_strongest"),
+    ("overlap", ("theory",), {}, TypeError, "trajectory"),
+    ("overlap", ("networks",), {"theory": 1}, TypeError, "theory"),
+    ("overlap", ("networks",), {"modulo": "order"}, ValueError, "modulo"),
+    ("comparison", ("theory",), {}, TypeError, "comparison"),
+    ("convergence", (), {}, ValueError, "theories"),
+    ("convergence", ("networks",), {}, TypeError, r"theories\[0\]"),
 ]
 
 
 @pytest.mark.parametrize(("plot", "arguments", "options", "error", "name"), BAD)
 def test_bad_arguments_are_named(request, plot, arguments, options, error, name):
     values = [request.getfixturevalue(a) if isinstance(a, str) else a for a in arguments]
+    if options.get("theories") == ["theory"]:
+        options = {"theories": [request.getfixturevalue("theory")]}
     with pytest.raises(error, match=f"^{name}"):
-        getattr(flt, f"plot_{plot}")(*values, **options)
+        getattr(plotting, f"plot_{plot}")(*values, **options)
 
 
 # Chains ------------------------------------------------------------------------------------------
@@ -189,7 +219,7 @@ def test_ranks_and_traces_are_those_of_the_functional(networks):
 
 
 def test_the_worst_functional_is_drawn_unless_one_is_named():
-    networks = POSTERIOR.sample(n_draws=12, n_chains=2, n_warmup=20)
+    networks = POSTERIOR.sample(flt.HMC(), n_draws=12, n_chains=2, n_warmup=20)
     assert plot_traces(networks).get_ylabel() == networks.diagnostics().worst
 
 
@@ -203,3 +233,121 @@ def test_bad_arguments_of_chains_are_named(networks):
             plot(networks, functional="loss")
     with pytest.raises(ValueError, match="n_bins"):
         plot_ranks(networks, n_bins=0)
+
+
+# Layers, time and theory -------------------------------------------------------------------------
+
+
+def test_the_most_active_neurons_are_shown_by_class(networks):
+    panel = flt.plot_activations(networks, n_strongest=5)
+    activations = networks.neurons(30, 1).activations
+    means = np.stack([activations[:, TASK.labels == c].mean(1) for c in range(3)], 1)
+    strongest = set(np.argsort(-means.max(1))[:5])
+    shown = [int(np.flatnonzero((activations == row).all(1))[0]) for row in image(panel)]
+    assert set(shown) == strongest
+    assert list(means[shown].argmax(1)) == sorted(means[shown].argmax(1))
+
+
+def test_the_most_active_neurons_need_no_labels(unlabelled):
+    activations = unlabelled.neurons(30, 1).activations
+    sizes = (activations**2).mean(1)
+    np.testing.assert_array_equal(
+        image(flt.plot_activations(unlabelled, n_strongest=3)), activations[np.argsort(-sizes)[:3]]
+    )
+
+
+def test_coding_schemes_show_each_layer_with_the_theory_above_the_diagonal():
+    rows = [made(flt.Linear()), made(flt.ReLU())]
+    theory = rows[0].model
+    solved = evolve(POSTERIOR, nonlinearity=flt.Linear(), n_hidden_layers=2, width=theory.width).solve()
+    axes = plotting.plot_coding_schemes(*rows, theories=[solved, None], n_strongest=4)
+    assert axes.shape == (2, 4)
+    for layer in (1, 2):
+        shown = image(axes[0, 1 + layer])
+        np.testing.assert_array_equal(np.tril(shown), np.tril(rows[0].kernel(layer)))
+        np.testing.assert_array_equal(np.triu(shown, 1), np.triu(solved.kernel(layer), 1))
+        np.testing.assert_array_equal(image(axes[1, 1 + layer]), rows[1].kernel(layer))
+        assert image(axes[0, layer - 1]).shape == (24, 12)
+        assert image(axes[1, layer - 1]).shape == (4, 12)
+    with pytest.raises(ValueError, match="representations: expected the same number of layers"):
+        plotting.plot_coding_schemes(rows[0], made(flt.ReLU(), depth=1))
+
+
+def test_drift_shows_the_same_neurons_at_both_ends_and_the_overlap():
+    networks, theory = made(flt.Sigmoid(), depth=1, step=0.2), POSTERIOR.at_width(24).solve()
+    (line,) = plotting.plot_drift(networks, theories=[theory])
+    first, last = networks.activations(1)[0, [0, -1]]
+    order = flt.find_codes(first, labels=TASK.labels).order
+    np.testing.assert_array_equal(image(line[0]), first[order])
+    np.testing.assert_array_equal(image(line[1]), last[order])
+    assert line[0].images[0].norm is line[1].images[0].norm
+    found = overlap(networks, 1, [0, 1, 2, 3, 5])
+    drawn = line[2].containers[0].lines[0]
+    np.testing.assert_array_equal(drawn.get_xdata(), [0, 1, 2, 3, 5])
+    np.testing.assert_allclose(drawn.get_ydata(), found.overlap)
+    limits = [float(one.get_ydata()[0]) for one in line[2].lines if one.get_linestyle() == ":"]
+    assert limits == [pytest.approx(overlap_limit(theory, 1))]
+
+
+def test_an_overlap_needs_two_draws():
+    with pytest.raises(ValueError, match="trajectory: expected at least two draws, got 1"):
+        plotting.plot_overlap(made(flt.Linear(), n_draws=1))
+
+
+def test_the_overview_shows_alignments(theory, networks):
+    axes = plotting.plot_overview(networks, theories=[theory])
+    assert axes.shape == (1, 4)
+    assert axes[0, 0].get_ylabel().startswith("non-lazy")
+    before, after = (bars[0].get_height() for bars in axes[0, 3].containers if len(bars) == 1)
+    found = kernel_alignment(networks, 1)
+    assert (before, after) == (found.prior_alignment, found.alignment)
+    assert axes[0, 3].lines[-1].get_ydata()[0] == kernel_alignment(theory, 1).alignment
+
+
+def test_several_readouts_are_drawn_side_by_side(theory, networks):
+    axes = plotting.plot_readouts([networks, networks], [theory, None], output=0)
+    assert [len(panel.lines) for panel in axes] == [1, 0]
+    with pytest.raises(ValueError, match="theory: expected 2, one for each"):
+        plotting.plot_readouts([networks, networks], [theory])
+
+
+def test_readouts_of_unbounded_networks_have_a_logarithmic_scale():
+    rising = evolve(POSTERIOR, nonlinearity=flt.ReLU())
+    panel = plotting.plot_readouts(made(flt.ReLU(), depth=1), output=0)
+    assert panel.get_yscale() == "log"
+    assert rising.nonlinearity.asymptotic_slopes == (0.0, 1.0)
+
+
+def test_the_comparison_shows_what_has_two_values_and_hollow_what_is_frozen():
+    panel = plotting.plot_comparison(comparison())
+    points = list(panel.containers)
+    assert sum(len(c.lines[0].get_xdata()) for c in points) == 5
+    hollow = [c for c in points if c.lines[0].get_markerfacecolor() == "none"]
+    assert [list(c.lines[0].get_ydata()) for c in hollow] == [[0.30]]
+    with pytest.raises(ValueError, match="comparison: expected quantities"):
+        plotting.plot_comparison(evolve(comparison(), rows=comparison().rows[-1:]))
+
+
+def test_convergence_shows_the_distance_from_the_last_action(theory):
+    line = plotting.plot_convergence(theory).lines[0]
+    path = np.array(theory.action_path)
+    np.testing.assert_allclose(line.get_ydata(), np.abs(path[:-1] - path[-1]), atol=1e-12)
+    with pytest.raises(ValueError, match=r"theories\[1\]: expected a solution with an action_path"):
+        plotting.plot_convergence(theory, evolve(theory, action_path=()))
+
+
+# Notebooks ---------------------------------------------------------------------------------------
+
+
+def test_a_notebook_shows_figures_after_its_first():
+    """The first figure of all turns interaction on, in the middle of drawing it."""
+    before = mpl.is_interactive()
+    try:
+        with styled():
+            mpl.interactive(True)
+        assert mpl.is_interactive()
+        with mpl.rc_context():
+            mpl.interactive(False)
+        assert mpl.is_interactive(), "what styled is there for: rc_context takes it back"
+    finally:
+        mpl.interactive(before)
