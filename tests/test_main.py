@@ -77,6 +77,50 @@ def test_help_explains_every_option(capsys):
         assert re.search(rf"--{option} .*\n? .*\w", text)
 
 
+def test_the_command_figures_writes_what_it_is_asked_for(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def write(output, names, quick, seed, report):
+        asked.append((output, names, quick, seed))
+        report("figure: drift.png")
+
+    monkeypatch.setattr("fltheory.figures.write_figures", write)
+    assert (
+        command.main(["figures", "--output", str(tmp_path), "--only", "drift", "--quick", "--seed", "3"]) == 0
+    )
+    assert command.main(["figures"]) == 0
+    assert asked[0] == (str(tmp_path), ["drift"], True, 3)
+    assert asked[1] == ("figures", ("coding_schemes", "overview", "drift", "readouts"), False, 0)
+    assert re.search(r"^ +\d+ s  figure: drift.png$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--only", "central"], "names[0]: expected one of 'coding_schemes'"),
+        (["--seed", "-1"], "seed"),
+        (["--seed", "one"], "seed"),
+        (["--output", __file__], "output: expected the path of a folder"),
+        (["--draws", "3"], "--draws"),
+    ],
+)
+def test_a_bad_option_of_figures_gets_one_line_and_status_2(capsys, tmp_path, options, said):
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["figures", "--output", str(tmp_path), *options])
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m fltheory")
+    assert said in line
+
+
+def test_help_of_figures_explains_every_option(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["figures", "--help"])
+    text = capsys.readouterr().out
+    for option in ("output", "quick", "seed", "only"):
+        assert re.search(rf"--{option} .*\n? .*\w", text)
+
+
 def test_a_run_prints_both_answers_and_draws_them(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run() == 0

@@ -28,8 +28,9 @@ LAYERS = (
     {"guidance"},
     {"posterior"},
     {"coding", "io"},
-    {"study", "plotting"},
-    {"testing"},
+    {"study"},
+    {"plotting"},
+    {"testing", "figures"},
     {"__main__"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
