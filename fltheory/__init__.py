@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         FltheoryError as FltheoryError,
         InterruptedWarning as InterruptedWarning,
     )
+    from fltheory.figures import compute_figure as compute_figure, write_figures as write_figures
     from fltheory.io import load as load
     from fltheory.meanfield.solution import (
         Branch as Branch,
@@ -154,6 +155,7 @@ _CONTENTS = {
         "plot_overview",
         "plot_drift",
     ),
+    "figures": ("compute_figure", "write_figures"),
     "io": ("load",),
     "errors": ("FltheoryError", "ConvergenceError", "CheckpointError", "InterruptedWarning"),
 }

@@ -8,7 +8,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from fltheory.guidance import guide
-from fltheory.meanfield.fractions import CodeFractions, check_code_fractions
+from fltheory.meanfield.fractions import ImposedFractions, check_code_fractions
 from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.meanfield.solver import solve_model
@@ -185,7 +185,7 @@ class DeepNetworkPosterior:
             depth, (9'), and for one hidden layer where no neuron condenses, (17).
         code_fractions
             The theory of neurons that are frozen on codes, at the fractions given: a mapping from code
-            (0 or 1 a class) to fraction, or the ``Codes`` of networks. For bounded phi.
+            (0 or 1 a class) to fraction, or the ``Codes`` or ``CodeFractions`` of networks. For bounded phi.
         tolerance
             On the residual, the largest absolute entry of Y - N T t - <phi a^T>.
         max_iterations
@@ -223,7 +223,7 @@ class DeepNetworkPosterior:
             )
             return solve_model(self.model, settings)
 
-    def _check_fractions(self, value: object, method: str, finite_width: bool) -> CodeFractions | None:
+    def _check_fractions(self, value: object, method: str, finite_width: bool) -> ImposedFractions | None:
         fractions = check_code_fractions("code_fractions", value, self.model)
         if fractions is not None and (finite_width or method == "particles" or math.isinf(self.temperature)):
             raise ValueError(

@@ -153,7 +153,7 @@ def test_the_printed_python_does_the_same(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "options", [["--nonlinearity", "ReLU", "--depth", "2"], ["--nonlinearity", "Sigmoid", "--depth", "2"]]
+    "options", [["--nonlinearity", "Softplus", "--depth", "2"], ["--nonlinearity", "ReLU", "--depth", "4"]]
 )
 def test_a_case_without_theory_is_sampled(tmp_path, capsys, options):
     assert run(*options, "--output", str(tmp_path / "figure.pdf")) == 0

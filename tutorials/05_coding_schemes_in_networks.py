@@ -200,8 +200,8 @@ panel = plot_overlap(trajectories[1], modulo="permutation")
 # %% [markdown]
 # Compared up to the order of neurons, layers 1 and 2 overlap about as much as those of two networks that have
 # nothing in common but the posterior, the dashed lines: what stays there is the law of the layer, while its
-# neurons change places. Layer 3 remembers more, who has which code. Where single ReLU neurons carry a class, they
-# keep it too.
+# neurons change places. Layer 3 remembers more, who has which code. Where single ReLU neurons carry a class,
+# most of that stays too.
 #
 # ## When the picture changes
 #

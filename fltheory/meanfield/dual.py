@@ -20,7 +20,7 @@ from fltheory.meanfield.branches import (
     mode_sites,
 )
 from fltheory.meanfield.ep import BranchMoments, JointEP
-from fltheory.meanfield.fractions import CodeFractions, Mixing
+from fltheory.meanfield.fractions import ImposedFractions, Mixing
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.positive import LowRankPlusBlocks
 from fltheory.numerics.validation import Array
@@ -58,7 +58,7 @@ class DualProblem:
     nonlinearity: Nonlinearity
     seed: int = 0
     power: float = 1.0
-    fractions: CodeFractions | None = None
+    fractions: ImposedFractions | None = None
 
     def ep(self, field: Array) -> JointEP:
         """EP at a dual field."""

@@ -87,7 +87,7 @@ class Mixing:
 
 
 @frozen(eq=False)
-class CodeFractions:
+class ImposedFractions:
     """Imposed shares of codes.
 
     Attributes
@@ -130,7 +130,7 @@ class CodeFractions:
             )
 
 
-def check_code_fractions(name: str, value: object, model: Model) -> CodeFractions | None:
+def check_code_fractions(name: str, value: object, model: Model) -> ImposedFractions | None:
     """Imposed fractions: a mapping from code to fraction, or codes that were counted; None passes."""
     if value is None:
         return None
@@ -153,7 +153,7 @@ def check_code_fractions(name: str, value: object, model: Model) -> CodeFraction
         raise ValueError(f"{name}: expected fractions of sum 1, got {shares.sum():.8g}")
     kept = shares > 0
     chosen = np.array(codes, dtype=np.int64)[kept]
-    return CodeFractions(chosen, shares[kept] / shares.sum(), labels, activity_threshold(model))
+    return ImposedFractions(chosen, shares[kept] / shares.sum(), labels, activity_threshold(model))
 
 
 def _check_code(name: str, code: object, n_classes: int) -> tuple[int, ...]:

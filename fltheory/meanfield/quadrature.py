@@ -20,7 +20,7 @@ from scipy.stats import norm, qmc
 
 from fltheory.meanfield.branches import code_patterns, distinct_rows, neuron_states
 from fltheory.meanfield.domain import DomainMinimum, minimise_anywhere, minimise_in_domain
-from fltheory.meanfield.fractions import CodeFractions, Mixing
+from fltheory.meanfield.fractions import ImposedFractions, Mixing
 from fltheory.meanfield.outliers import Ray, RaySearch
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.newton import minimise_batch
@@ -299,7 +299,7 @@ def find_proposal(
     rays: Sequence[Ray],
     n_points: int,
     seed: int,
-    fractions: CodeFractions | None = None,
+    fractions: ImposedFractions | None = None,
 ) -> Proposal:
     """Laplace mixture over all modes of a's density at t, from every code, known and random starts.
 
@@ -418,7 +418,7 @@ class GroupedSearch:
         readout_variance: float,
         seed: int,
         n_fine: int = FINE,
-        fractions: CodeFractions | None = None,
+        fractions: ImposedFractions | None = None,
     ) -> None:
         self.groups, self.n_fine, self.fractions = groups, n_fine, fractions
         self.sites = IndependentSites(groups.variances, nonlinearity)

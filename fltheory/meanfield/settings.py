@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from fltheory.meanfield.fractions import CodeFractions
+from fltheory.meanfield.fractions import ImposedFractions
 from fltheory.meanfield.solution import MeanFieldSolution
 
 
@@ -22,4 +22,4 @@ class Settings:
     seed: int
     finite_width: bool
     report: Callable[[float], None]
-    code_fractions: CodeFractions | None = None
+    code_fractions: ImposedFractions | None = None

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from fltheory.numerics.validation import Array, check_instance
-from fltheory.plotting.style import MARKERS, PALETTE, panels, styled
+from fltheory.plotting.style import MARKERS, PALETTE, add_legend, panels, styled
 from fltheory.study import Comparison
 
 
@@ -36,7 +36,7 @@ def plot_comparison(comparison: Comparison, ax: object = None) -> Axes:
             _draw_group(panel, name, points, PALETTE[k % len(PALETTE)], MARKERS[k % len(MARKERS)])
         every = [point for points in groups.values() for point in points]
         _draw_identity(panel, np.array([(point.theory, point.network) for point in every]))
-        panel.legend(frameon=False, fontsize=7.0, handlelength=1.2)
+        add_legend(panel, "upper left", fontsize=7.0)
         panel.set(xlabel="theory", ylabel="networks", title=comparison.heading.split(", N T")[0])
     return panel
 

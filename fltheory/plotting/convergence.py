@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.numerics.validation import Array, check_instance, check_sequence
-from fltheory.plotting.style import MARKERS, PALETTE, panels, styled
+from fltheory.plotting.style import MARKERS, PALETTE, add_legend, panels, styled
 
 
 def plot_convergence(*theories: MeanFieldSolution, ax: object = None) -> Axes:
@@ -35,7 +35,7 @@ def plot_convergence(*theories: MeanFieldSolution, ax: object = None) -> Axes:
                 "markersize": 3.5,
             }
             panel.semilogy(np.arange(len(path)), path, linewidth=0.9, label=name, **line)
-        panel.legend(frameon=False, handlelength=1.6)
+        add_legend(panel, handlelength=1.6)
         panel.set(xlabel="step of the solver", ylabel=r"$|S - S_{\mathrm{last}}|$")
     return panel
 

@@ -21,6 +21,7 @@ from fltheory.plotting.activations import by_class, draw_neurons, strongest
 from fltheory.plotting.style import (
     MARKERS,
     PALETTE,
+    add_legend,
     add_slim_colours,
     check_theories,
     grid,
@@ -144,7 +145,7 @@ def _draw_overlaps(
             panel.axhline(overlap_limit(theory, layer), color=PALETTE[k], linewidth=0.9, linestyle=":")
     panel.axhline(0.0, color="black", linewidth=0.5, zorder=0)
     panel.set(xlabel="draws later", ylabel="overlap", ylim=(-0.15, 1.08))
-    panel.legend(frameon=False, fontsize=7.0, handlelength=1.6, loc="best")
+    add_legend(panel, "center right", fontsize=7.0, handlelength=1.6)
 
 
 def _draw_snapshots(before: Axes, after: Axes, trajectory: "PosteriorSamples", n_strongest: int) -> None:

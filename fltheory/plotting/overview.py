@@ -12,7 +12,16 @@ from fltheory.numerics.validation import check_instance, check_integer, check_se
 from fltheory.plotting.activations import draw_activations
 from fltheory.plotting.kernels import draw_kernel
 from fltheory.plotting.readouts import plot_readouts
-from fltheory.plotting.style import NETWORKS, THEORY, add_slim_colours, check_theories, grid, name_of, styled
+from fltheory.plotting.style import (
+    NETWORKS,
+    THEORY,
+    add_legend,
+    add_slim_colours,
+    check_theories,
+    grid,
+    name_of,
+    styled,
+)
 
 if TYPE_CHECKING:  # torch is not needed to plot a theory
     from fltheory.network.samples import PosteriorSamples
@@ -89,6 +98,6 @@ def _draw_alignments(panel: Axes, networks: "PosteriorSamples", theory: MeanFiel
     if theory is not None:
         expected = [kernel_alignment(theory, int(layer)).alignment for layer in layers]
         panel.plot(layers + 0.2, expected, "D", color=THEORY, markersize=5, fillstyle="none", label="theory")
-    panel.legend(frameon=False, fontsize=7.0, handlelength=1.2, loc="upper left")
+    add_legend(panel, "upper left", fontsize=7.0)
     panel.set(ylim=(0.0, 1.7), xlim=(0.3, layers[-1] + 0.7), xticks=layers, yticks=(0.0, 0.5, 1.0))
     panel.set(xlabel="layer", ylabel="alignment with targets", title="kernel alignment")

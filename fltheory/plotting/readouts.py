@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.model import Model
 from fltheory.numerics.validation import Array, check_instance, check_integer, check_sequence, describe
-from fltheory.plotting.style import NETWORKS, THEORY, check_theories, panels, styled, title_of
+from fltheory.plotting.style import NETWORKS, THEORY, add_legend, check_theories, panels, styled, title_of
 
 if TYPE_CHECKING:  # torch is not needed to plot a theory
     from fltheory.network.samples import PosteriorSamples
@@ -137,7 +137,7 @@ def _draw_histogram(
         a = np.linspace(min(low, *ends), max(high, *ends), 800)
         panel.plot(a, _density(laws, a), **_LINE)
     if theory is not None:
-        panel.legend(frameon=False, handlelength=1.2)
+        add_legend(panel)
     panel.set_xlabel(f"readout weight to output {outputs[0]}")
     panel.set_ylabel("density")
 
@@ -187,7 +187,7 @@ def _draw_scatter(
         options = {"fill": False, "edgecolor": THEORY, "linewidth": 0.4 + 1.6 * np.sqrt(probability)}
         panel.add_patch(Ellipse(tuple(mean), width, height, angle=angle, label=label, **options))
     if theory is not None:
-        panel.legend(frameon=False, handlelength=1.2, markerscale=3.0)
+        add_legend(panel, markerscale=3.0)
     panel.set_aspect("equal", adjustable="datalim")
     panel.set_xlabel(f"readout weight to output {outputs[0]}")
     panel.set_ylabel(f"readout weight to output {outputs[1]}")
@@ -209,4 +209,4 @@ def _mark_outliers(panel: Axes, theory: MeanFieldSolution, outputs: list[int], w
         label="theory, condensed",
         zorder=3,
     )
-    panel.legend(frameon=False, handlelength=1.2)
+    add_legend(panel)

@@ -128,6 +128,13 @@ def mark_classes(panel: Axes, model: Model, colours: str, which: str, *, named: 
         axis.set_tick_params(length=0)
 
 
+def add_legend(panel: Axes, loc: str = "upper right", **options: Any) -> None:
+    """At a fixed place, over what is there: to look for the best one takes long among many points."""
+    settings: dict[str, Any] = {"framealpha": 0.6, "edgecolor": "none", "borderpad": 0.2, "handlelength": 1.2}
+    settings |= {"loc": loc, **options}
+    panel.legend(**settings)
+
+
 def check_theories(name: str, value: object, count: int) -> tuple[MeanFieldSolution | None, ...]:
     """One solution, or None, for each of ``count`` samples; None: no theory for any."""
     if value is None:

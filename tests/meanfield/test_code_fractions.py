@@ -8,7 +8,7 @@ from attrs import evolve
 from cases import posterior
 
 import fltheory as flt
-from fltheory.meanfield.fractions import CodeFractions, Mixing
+from fltheory.meanfield.fractions import ImposedFractions, Mixing
 from fltheory.testing import check_solution
 
 ORTHOGONAL = posterior(flt.OrthogonalClassification(36, (0.5, 0.25, 0.25)), 0.03)
@@ -108,7 +108,7 @@ def test_branches_mix_freely_or_as_imposed():
 
 def test_a_code_without_a_branch_is_known():
     labels = np.array([0, 0, 1, 1])
-    fractions = CodeFractions(np.array([[1, 0], [0, 1]]), np.array([0.5, 0.5]), labels, 0.5)
+    fractions = ImposedFractions(np.array([[1, 0], [0, 1]]), np.array([0.5, 0.5]), labels, 0.5)
     mixing = fractions.mixing(np.array([[0.9, 0.8, 0.1, 0.2], [0.9, 0.9, 0.9, 0.9]]))
     assert mixing.member.tolist() == [0, -1] and fractions.missing(mixing) == [(0, 1)]
 

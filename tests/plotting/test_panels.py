@@ -289,6 +289,13 @@ def test_drift_shows_the_same_neurons_at_both_ends_and_the_overlap():
     assert limits == [pytest.approx(overlap_limit(theory, 1))]
 
 
+def test_modulo_permutations_strangers_are_drawn_too():
+    networks = made(flt.Linear(), depth=1)
+    panel = plotting.plot_overlap(networks, modulo="permutation")
+    strangers = [float(one.get_ydata()[0]) for one in panel.lines if one.get_linestyle() == "--"]
+    assert strangers == [pytest.approx(overlap(networks, 1, [1], "permutation").baseline)]
+
+
 def test_an_overlap_needs_two_draws():
     with pytest.raises(ValueError, match="trajectory: expected at least two draws, got 1"):
         plotting.plot_overlap(made(flt.Linear(), n_draws=1))

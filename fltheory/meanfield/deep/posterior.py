@@ -17,7 +17,8 @@ from fltheory.numerics.validation import Array, Integers
 
 _N_NEURONS = 8192  # of each layer, that answer for new inputs
 _DISTINCT = 1e-3  # probability of a branch that counts
-_BARRIER, _N_ON_THE_WAY = 10.0, 21  # of log density, that neurons do not cross; points between two branches
+# Of log density an input, that grows with P and that neurons do not cross; points between two branches.
+_BARRIER, _N_ON_THE_WAY = 0.3, 21
 _ROUNDING = 1e-10  # added to kernels that may be singular
 
 
@@ -85,7 +86,7 @@ class DeepPosterior(NeuronPosterior):
         share = np.linspace(0.0, 1.0, _N_ON_THE_WAY)[:, None]
         ways = [first + share * (second - first) for first in probable for second in probable]
         heights = [state.layer.log_density(way) for way in ways]
-        return any(min(h[0], h[-1]) - h.min() > _BARRIER for h in heights)
+        return any(min(h[0], h[-1]) - h.min() > _BARRIER * len(self.field) for h in heights)
 
     def kernel_parts(self, layer: int) -> KernelParts:
         total = self.state.kernels[layer - 1].expand(self._member)
