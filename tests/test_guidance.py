@@ -116,6 +116,7 @@ def test_as_many_neurons_as_inputs_are_as_stiff_as_can_be():
     assert isinstance(guidance(cold).sampler, Tempering)
 
 
+@pytest.mark.slow
 def test_for_other_than_orthogonal_inputs_tempering_begins_where_moves_alone_fail():
     rng = np.random.default_rng(0)
     labels = np.arange(12) % 2
@@ -164,7 +165,7 @@ def test_neurons_of_the_theory_are_a_start():
     [
         ({}, "theories", "start"),
         ({}, [1, 2], "start"),
-        ({"n_hidden_layers": 2}, "theory", "start"),
+        ({"n_hidden_layers": 2, "nonlinearity": flt.Softplus()}, "theory", "nonlinearity"),
     ],
 )
 def test_bad_starts(changes, start, match):

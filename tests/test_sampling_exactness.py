@@ -109,10 +109,9 @@ def test_planted_mistakes_are_found(mistake):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_planted_mistakes_are_found_with_many_replicates(mistake, seed):
+def test_planted_mistakes_are_found_with_many_replicates(mistake):
     problem, sampler, _ = MISTAKES[mistake]()
-    assert rank_test(problem, sampler, n_replicates=MANY, seed=seed).p_value < 1e-6
+    assert rank_test(problem, sampler, n_replicates=MANY, seed=1).p_value < 1e-6
 
 
 def gradient_error(target, n_chains=20):

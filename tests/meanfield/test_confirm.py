@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from attrs import evolve
 from cases import posterior
 
 import fltheory as flt
@@ -15,6 +16,7 @@ from fltheory.meanfield.clusters import (
 from fltheory.meanfield.confirm import confirm
 from fltheory.meanfield.dual import DualPoint
 from fltheory.meanfield.ep import JointEP
+from fltheory.meanfield.fractions import Mixing
 from fltheory.meanfield.gaussian_mixture import MixturePosterior
 from fltheory.meanfield.law import HamiltonianMoves, NeuronLaw
 
@@ -27,14 +29,9 @@ def digits(scaled_temperature: float) -> MixturePosterior:
 
 def without(point: DualPoint, branch: int) -> DualPoint:
     kept = np.arange(len(point.branches)) != branch
-    return DualPoint(
-        point.problem,
-        point.field,
-        point.sites[:, kept],
-        point.branches.select(kept),
-        point.value,
-        point.gap,
-        0,
+    branches = point.branches.select(kept)
+    return evolve(
+        point, sites=point.sites[:, kept], branches=branches, mixing=Mixing.free(kept.sum()), dropped=0
     )
 
 

@@ -317,6 +317,7 @@ def test_condensed_neurons_are_refused() -> None:
         corrected(condensed, seed=0)
 
 
+@pytest.mark.slow
 def test_relu_that_does_not_condense() -> None:
     """Six inputs a class at N = 100: eight chains of 300 draws gave t = 1.6711(12), where the limit has
     1.66746(3), by 65536 points."""

@@ -142,7 +142,9 @@ def test_drawn_networks_hold_the_condensed_neurons(relu):
     assert_allclose(output, relu.predict().mean, atol=0.03)
 
 
-@pytest.mark.parametrize("phi", [flt.LeakyReLU(0.1), flt.Softplus(), flt.GELU()])
+@pytest.mark.parametrize(
+    "phi", [pytest.param(flt.LeakyReLU(0.1), marks=pytest.mark.slow), flt.Softplus(), flt.GELU()]
+)
 def test_other_nonlinearities_with_a_slope(phi):
     theory = posterior(flt.OrthogonalClassification(30, (0.5, 0.5)), 0.05, phi).solve()
     assert theory.certificate <= 1 + 1e-6

@@ -76,6 +76,7 @@ def test_agreement_with_the_exact_integrals() -> None:
     assert distance(particles.dual_field, wrong.dual_field) > 2 * ACCURACY
 
 
+@pytest.mark.slow
 def test_agreement_with_ep_on_images() -> None:
     p = posterior(flt.Digits(n_samples=40, n_test=10), 0.04)
     ep, particles = p.solve(method="ep"), p.solve(method="particles")
@@ -90,6 +91,7 @@ def test_agreement_with_ep_on_images() -> None:
     np.testing.assert_allclose(known, particles.predict().mean[:3], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_answer_where_expectation_propagation_has_none() -> None:
     p = hard_case()
     one, other = p.solve(method="particles"), p.solve(method="particles", seed=1)

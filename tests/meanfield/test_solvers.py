@@ -103,6 +103,7 @@ def test_natural_parameters_and_moments_are_each_others_inverse() -> None:
     np.testing.assert_allclose(invert(invert(moments)), moments, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_warm_start_needs_fewer_steps_and_ends_in_the_same_place() -> None:
     p = posterior(flt.Digits(n_samples=40, n_test=0), 0.1)
     cold = p.solve()
@@ -146,6 +147,7 @@ def test_what_the_theory_does_not_cover_is_refused_by_name() -> None:
         evolve(p, readout_scaling="lazy").solve(finite_width=True)
 
 
+@pytest.mark.slow
 def test_a_nonlinearity_given_by_one_formula_alone() -> None:
     """A bounded phi that is neither monotonic nor smooth in its declaration: exact and EP agree."""
 
@@ -185,6 +187,7 @@ def test_the_variance_of_the_outputs_hot_and_cold(nonlinearity: flt.Nonlinearity
     np.testing.assert_allclose(ep, exact, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_an_inaccurate_solution_of_ep_is_not_taken() -> None:
     """EP's residual certifies its own branches only: exact neurons see what it misses."""
     p = posterior(flt.Digits(n_samples=40, n_test=0), 0.1)

@@ -129,6 +129,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path, n_jobs):
     assert run_script(tmp_path, "loky", n_jobs) == ["True", "True", "False"]
 
 
+@pytest.mark.slow
 def test_a_cluster_changes_nothing(tmp_path):
     pytest.importorskip("distributed")
     assert run_script(tmp_path, "dask", str(tmp_path / "run")) == ["True"]

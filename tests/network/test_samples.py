@@ -71,6 +71,7 @@ def z_scores(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return np.array(result)
 
 
+@pytest.mark.slow
 def test_both_coordinates_have_the_same_posterior_and_another_temperature_has_not():
     # Errors are about 2 % of a standard deviation. Six numbers beyond 4.5 by chance: 4e-5.
     options = {"n_chains": 16, "n_draws": 500, "n_warmup": 150, "progress": False}
@@ -112,6 +113,7 @@ def test_dual_field_is_the_scaled_residual_of_the_prediction(lazy):
     np.testing.assert_allclose(drawn.dual_field, residual / drawn.model.scaled_temperature, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_prediction_agrees_with_the_outputs_of_the_networks():
     drawn = sample(small_model(), n_draws=400, n_chains=8)
     new = np.random.default_rng(0).normal(size=(3, 5))
