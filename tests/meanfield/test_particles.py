@@ -139,6 +139,7 @@ def test_the_stated_error_covers_what_seeds_differ_by() -> None:
     assert one.residual < 1e-6
 
 
+@pytest.mark.slow
 def test_mirrored_codes_of_an_odd_nonlinearity_are_as_likely() -> None:
     solution = posterior(flt.Digits((4, 7), 30, n_test=0), 0.1, flt.Tanh()).solve(method="particles")
     share = {b.code: b.probability for b in solution.branches}

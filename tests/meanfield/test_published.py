@@ -56,6 +56,7 @@ def test_a_forgotten_branch_is_noticed(two_classes: flt.MeanFieldSolution) -> No
     assert np.abs(gap).max() > 0.2
 
 
+@pytest.mark.slow
 def test_three_classes_without_noise_extrapolated_to_infinite_data() -> None:
     sizes = np.array([60, 120, 240])
     rows, shares, actions = [], [], []
