@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fltheory.network.samples import PosteriorSamples
 
 _N_LAGS = 12  # chosen where none are given
+_N_DRAWN = 8192  # neurons of a hidden layer
 _N_ORIGINS = 8  # times from which a lag is measured, at most
 _MODULO = ("nothing", "permutation")
 
@@ -157,7 +158,7 @@ def overlap_limit(theory: object, layer: int | None = None) -> float:
     model = solution.model
     layer = model.check_layer(model.n_hidden_layers if layer is None else layer, lowest=1)
     if layer < model.n_hidden_layers:
-        return 0.0
+        return _hidden_limit(solution, layer)
     second = float(np.trace(solution.kernel(layer)))
     weights = np.array([branch.probability for branch in solution.branches])
     means = np.stack([branch.activations for branch in solution.branches])
@@ -165,3 +166,17 @@ def overlap_limit(theory: object, layer: int | None = None) -> float:
     between = float((weights * (means**2).sum(1)).sum()) - square
     condensed = sum(float((outlier.activations**2).sum()) for outlier in solution.outliers)
     return (between * (solution.symmetry(layer) == "broken") + condensed) / (second - square)
+
+
+def _hidden_limit(solution: MeanFieldSolution, layer: int) -> float:
+    """The same below the last layer, where the mean over neurons is that of drawn ones."""
+    if solution.symmetry(layer) == "intact":
+        return 0.0
+    kept = solution.decomposition(layer).outliers  # branches, or condensed neurons
+    is_condensed = not solution.model.nonlinearity.is_bounded
+    total = solution.neurons(_N_DRAWN, layer).activations.sum(0)
+    if is_condensed:  # they are among those drawn, but in the limit the mean is that of all others
+        total = total - np.sqrt(_N_DRAWN) * kept.sum(0)
+    square = float(((total / _N_DRAWN) ** 2).sum())
+    between = float((kept**2).sum()) - square * (not is_condensed)
+    return between / (float(np.trace(solution.kernel(layer))) - square)

@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 from fltheory.meanfield.ensemble import NeuronEnsemble
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
 from fltheory.meanfield.quadrature import GroupedEvaluation, branch_shares, log_mixture
+from fltheory.numerics.grids import draw_on_grid
 from fltheory.numerics.positive import LowRankPlusBlocks
 from fltheory.numerics.validation import Array
 
@@ -100,19 +101,12 @@ class FactorisedPosterior(NeuronPosterior):
         n_cells = math.ceil(_CELLS * half_width / 9.0)
         x = np.linspace(-half_width, half_width, n_cells + 1)
         z = np.empty((n, len(self._member)))
-        rows = np.arange(n)[:, None]
         for group, variance in enumerate(sites.variances):
             nodes = np.sqrt(variance) * x
             fields = readouts @ self.grouped_field[group]
             exponent = np.multiply.outer(fields, sites.nonlinearity(nodes)) - 0.5 * x**2
-            density = np.exp(exponent - exponent.max(1, keepdims=True))
-            cumulative = np.cumsum(density[:, 1:] + density[:, :-1], axis=1)
-            cumulative /= cumulative[:, -1:]
             members = np.flatnonzero(self._member == group)
-            uniform = rng.random((n, len(members)))
-            cell = np.searchsorted((cumulative + rows).ravel(), (uniform + rows).ravel())
-            cell = np.clip(cell.reshape(uniform.shape) - rows * n_cells, 0, n_cells - 1)
-            z[:, members] = nodes[cell] + (nodes[1] - nodes[0]) * rng.random(uniform.shape)
+            z[:, members] = np.sqrt(variance) * draw_on_grid(exponent, x, len(members), rng)
         return z
 
     @cached_property

@@ -1,5 +1,7 @@
 """The answer of the theory: order parameters, and the questions of ``Representation``."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from attrs import field, frozen
 
@@ -97,8 +99,19 @@ class Agreement:
     kernel: float
     missing_probability: float = 0.0
 
+    @classmethod
+    def between(
+        cls, other: str, fields: tuple[Array, Array], kernels: Sequence[tuple[Array, Array]]
+    ) -> "Agreement":
+        """Of the solution and the other, t (P, m) and the kernel of each layer; the largest counts."""
+        return cls(other, _distance(*fields), max(_distance(*pair) for pair in kernels))
+
     def __str__(self) -> str:
         return f"{self.other}: t {self.dual_field:.1%}, kernel {self.kernel:.1%} apart"
+
+
+def _distance(one: Array, other: Array) -> float:
+    return float(np.linalg.norm(one - other) / np.linalg.norm(one))
 
 
 @frozen(eq=False, repr=False)

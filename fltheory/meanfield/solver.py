@@ -31,9 +31,9 @@ from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement, MeanFieldSolution
 from fltheory.meanfield.untrained import UntrainedPosterior
 from fltheory.model import Model
+from fltheory.numerics.positive import kernel_factor
 from fltheory.numerics.validation import Array
 
-_RANK_CUT = 1e-10  # relative eigenvalue of a kernel that counts as zero
 _LARGEST_GROUPED = 1200  # entries of t up to which the exact problem is solved with dense matrices
 _MOST_OUTPUTS = 6  # up to which quasi-random points cover the readout
 _COLD = 3e-3  # N T below which a kernel that is not diagonal is approached from above
@@ -179,7 +179,7 @@ def _solve_on_points(model: Model, settings: Settings, n_points: int) -> MeanFie
     certificate, residual = None, float(np.abs(here.gradient).max())
     if step.rays:
         certificate, residual = step.rays[0].strength, step.residual
-        condensed, factor = _condensed(model, step, groups), _factor(model.input_kernel)
+        condensed, factor = _condensed(model, step, groups), kernel_factor(model.input_kernel)
         neuron = CondensedPosterior(model, neuron, condensed, factor, settings.seed)
     solution = MeanFieldSolution(
         model,
@@ -252,7 +252,7 @@ def _solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
 
 def _dual_problem(model: Model, settings: Settings) -> DualProblem:
     return DualProblem(
-        _factor(model.input_kernel),
+        kernel_factor(model.input_kernel),
         model.task.targets,
         model.scaled_temperature,
         model.readout_variance,
@@ -304,7 +304,7 @@ def _solve_bulk(model: Model, settings: Settings) -> MeanFieldSolution:
 
 def _solve_particles(model: Model, settings: Settings) -> MeanFieldSolution:
     """By weighted particles: slower, of limited accuracy, and complete."""
-    factor, targets, noise = _factor(model.input_kernel), model.task.targets, model.scaled_temperature
+    factor, targets, noise = kernel_factor(model.input_kernel), model.task.targets, model.scaled_temperature
 
     def particles(seed: np.random.SeedSequence) -> Particles:
         return Particles(
@@ -429,10 +429,3 @@ def _dual_point(start: MeanFieldSolution | None, problem: DualProblem) -> DualPo
     assert isinstance(neuron, MixturePosterior)
     same = neuron.point.problem.kernel_factor.shape == problem.kernel_factor.shape
     return neuron.point if same else None
-
-
-def _factor(kernel: Array) -> Array:
-    """F (P, q) with K = F F^T, q the rank."""
-    values, vectors = np.linalg.eigh(kernel)
-    kept = values > _RANK_CUT * values[-1]
-    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))

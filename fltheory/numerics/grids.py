@@ -31,6 +31,19 @@ def standard_grid(half_width: float = 7.0, spacing: float = 0.35) -> tuple[Array
     return sealed(nodes), sealed(np.asarray(log_weights - logsumexp(log_weights), dtype=np.float64))
 
 
+def draw_on_grid(exponent: Array, x: Array, count: int, rng: np.random.Generator) -> Array:
+    """Draws (n, count) from densities exp(exponent), (n, K + 1), on a uniform grid x."""
+    density = np.exp(exponent - exponent.max(1, keepdims=True))
+    cumulative = np.cumsum(density[:, 1:] + density[:, :-1], axis=1)
+    cumulative /= cumulative[:, -1:]
+    n, n_cells = cumulative.shape
+    rows = np.arange(n)[:, None]
+    uniform = rng.random((n, count))
+    cell = np.searchsorted((cumulative + rows).ravel(), (uniform + rows).ravel())
+    cell = np.clip(cell.reshape(uniform.shape) - rows * n_cells, 0, n_cells - 1)
+    return np.asarray(x[cell] + (x[1] - x[0]) * rng.random(uniform.shape))
+
+
 @frozen
 class GaussianRule:
     """Quadrature for N(mean, sd^2) that fits a function.

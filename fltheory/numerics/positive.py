@@ -8,6 +8,8 @@ from scipy import linalg
 
 from fltheory.numerics.validation import Array, Booleans
 
+_RANK_CUT = 1e-10  # relative eigenvalue that counts as zero
+
 
 def cholesky_batch(matrices: Array) -> tuple[Array, Booleans]:
     """Lower Cholesky factors (B, n, n), and which of the matrices (B, n, n) have one, (B,).
@@ -20,6 +22,13 @@ def cholesky_batch(matrices: Array) -> tuple[Array, Booleans]:
         positive[index] = info == 0 and bool(np.isfinite(factor).all())
         factors[index] = factor if positive[index] else np.eye(len(matrix))
     return factors, positive
+
+
+def kernel_factor(kernel: Array) -> Array:
+    """F (P, q) with K = F F^T, q the rank of the kernel K (P, P)."""
+    values, vectors = np.linalg.eigh(kernel)
+    kept = values > _RANK_CUT * values[-1]
+    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
 
 
 @frozen(eq=False)

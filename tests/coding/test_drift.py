@@ -104,6 +104,18 @@ def test_codes_that_stay_are_what_is_left():
     assert 0.5 < overlap_limit(theory) == pytest.approx(1 - inside / variance, abs=0.01)
 
 
+def test_condensed_neurons_of_a_hidden_layer_are_left():
+    """Of the first layer of a deep ReLU network: the share of the drawn variance that they carry."""
+    task = flt.OrthogonalClassification(60, (0.5, 0.5))
+    theory = evolve(LINEAR, task=task, nonlinearity=flt.ReLU(), n_hidden_layers=2, temperature=5e-4).solve()
+    assert [theory.symmetry(layer) for layer in (1, 2)] == ["broken", "intact"]
+    condensed = (theory.decomposition(1).outliers ** 2).sum()
+    activations = theory.neurons(20_000, 1, 0).activations
+    bulk = np.sort(activations, axis=0)[:-2].var(0).sum()  # all but the condensed neuron of each class
+    assert overlap_limit(theory, 1) == pytest.approx(condensed / (condensed + bulk), rel=0.03)
+    assert overlap_limit(theory, 2) == 0.0
+
+
 # Networks ----------------------------------------------------------------------------------------
 #
 # A layer "stays" if its overlap after a long while is more than half, and more than 5 standard errors above

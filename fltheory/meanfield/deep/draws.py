@@ -4,6 +4,7 @@ import numpy as np
 from scipy.special import softmax
 
 from fltheory.meanfield.deep.layer import Layer, LayerState
+from fltheory.numerics.grids import draw_on_grid
 from fltheory.numerics.validation import Array, Integers
 
 _CANDIDATES = 8  # drawn from the proposal for each neuron that is kept
@@ -33,18 +34,5 @@ def draw_preactivations(layer: Layer, latents: Array, member: Integers, rng: np.
         phi = np.asarray(layer.nonlinearity(means[:, group, None] + sd * x))
         exponent = (fields[:, group, None] + 0.5 * curvature * phi) * phi - 0.5 * x**2
         members = np.flatnonzero(member == group)
-        z[:, members] = means[:, group, None] + sd * _invert(exponent, x, len(members), rng)
+        z[:, members] = means[:, group, None] + sd * draw_on_grid(exponent, x, len(members), rng)
     return z
-
-
-def _invert(exponent: Array, x: Array, count: int, rng: np.random.Generator) -> Array:
-    """Draws (n, count) from densities exp(exponent), (n, K + 1), on a uniform grid x."""
-    density = np.exp(exponent - exponent.max(1, keepdims=True))
-    cumulative = np.cumsum(density[:, 1:] + density[:, :-1], axis=1)
-    cumulative /= cumulative[:, -1:]
-    n, n_cells = cumulative.shape
-    rows = np.arange(n)[:, None]
-    uniform = rng.random((n, count))
-    cell = np.searchsorted((cumulative + rows).ravel(), (uniform + rows).ravel())
-    cell = np.clip(cell.reshape(uniform.shape) - rows * n_cells, 0, n_cells - 1)
-    return np.asarray(x[cell] + (x[1] - x[0]) * rng.random(uniform.shape))

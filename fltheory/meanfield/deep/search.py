@@ -8,7 +8,7 @@ from attrs import evolve, frozen
 
 from fltheory.meanfield.deep.equations import DeepEquations, DeepState, cooled
 from fltheory.meanfield.deep.posterior import DeepPosterior
-from fltheory.meanfield.deep.start import draw, guess, separating_codes
+from fltheory.meanfield.deep.start import draw, first_codes, guess
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.numerics.roots import Root, find_root
 from fltheory.numerics.validation import Array
@@ -99,7 +99,7 @@ class DeepSearch:
 
     def _cold(self, noise: float) -> Root[DeepState] | None:
         """The solution from the first guess that leads to one."""
-        codes, root = separating_codes(self.equations.groups.targets), None
+        codes, root = first_codes(self.equations), None
         for strength in _STRENGTHS:
             equations = cooled(self.equations, noise)
             state = guess(equations, strength, codes, self.points.count, self.points.seed)

@@ -15,7 +15,6 @@ from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement, MeanFieldSolution
 from fltheory.model import Model
 from fltheory.numerics.roots import Root
-from fltheory.numerics.validation import Array
 
 _MOST_LATENTS = 8  # of a layer, up to which quasi-random points cover them
 _COARSE, _FINE = 1024, 8192  # points on the way and at the solution
@@ -105,13 +104,10 @@ def _agreement(
     other = search.polished(root, Points(_FINE, settings.seed + _OTHER), max(settings.tolerance, 1e-4))
     kernels = [np.concatenate([k.blocks for k in state.kernels]) for state in (root.here, other.here)]
     fields = (root.here.solved.field, other.here.solved.field)
-    if not other.converged or _distance(*kernels) > _DIFFERENT:
+    agreement = Agreement.between("other quasi-random points", fields, [(kernels[0], kernels[1])])
+    if not other.converged or agreement.kernel > _DIFFERENT:
         raise ConvergenceError(
             "the theory found another solution on other quasi-random points, or none; try another seed",
             last=solution,
         )
-    return Agreement("other quasi-random points", _distance(*fields), _distance(*kernels))
-
-
-def _distance(one: Array, other: Array) -> float:
-    return float(np.linalg.norm(one - other) / np.linalg.norm(one))
+    return agreement

@@ -16,6 +16,7 @@ _N_RANDOM = 16  # random starts in the search for modes
 _SATURATION = 0.8  # share of phi's range between neurons that are and are not active
 _RADIUS = 1.5  # of a step in t on the same points
 _MOST_STEPS, _SETTLED = 30, 0.05  # such steps, and one that is the last
+_SINGULAR, _FITTED = 1e-6, 1e-3  # relative singular value that is zero; what may be missed of targets
 _MOST = 0.9  # share of codes in a kernel
 _RISE = 1.5  # power of the depth with which kernels go from the prior's to those of codes
 
@@ -51,19 +52,30 @@ def guess(
     return on_points.solve(on_points.pack(kernels, conjugates), field)
 
 
-def separating_codes(targets: Array) -> Array:
-    """All codes that tell some of the targets (G, m) apart, or all codes if none does, (k, G)."""
-    codes = code_patterns(targets)
-    separating = codes.std(1) > 0
-    return np.asarray(codes[separating] if separating.any() else codes)
+def first_codes(equations: DeepEquations) -> Array:
+    """The codes that tell some targets apart, or all if neurons on those alone cannot fit them, (k, G).
+
+    Odd phi is of the latter kind: on one-hot targets of two classes such neurons are opposite on both.
+    """
+    codes, targets = code_patterns(equations.groups.targets), equations.groups.targets
+    separating = np.asarray(codes[codes.std(1) > 0])
+    activity = _activity(equations, separating)  # (k, G)
+    missed = targets - np.linalg.pinv(activity, rcond=_SINGULAR) @ (activity @ targets)
+    return separating if np.abs(missed).max() < _FITTED * np.abs(targets).max() else np.asarray(codes)
+
+
+def _activity(equations: DeepEquations, codes: Array) -> Array:
+    """<phi> of neurons on these codes, (k, G)."""
+    phi, variances = equations.readout.nonlinearity, equations.groups.variances
+    low, high = phi(neuron_states(phi, math.sqrt(float(variances.max()))))
+    margin = 0.5 * (1.0 - _SATURATION)
+    return np.asarray(low + (high - low) * (margin + _SATURATION * codes))
 
 
 def _kernels(equations: DeepEquations, shares: Sequence[float], codes: Array) -> list[ClassBlocks]:
     """K_1 ... K_{L-1}."""
     phi, variances = equations.readout.nonlinearity, equations.groups.variances
-    low, high = phi(neuron_states(phi, math.sqrt(float(variances.max()))))
-    margin = 0.5 * (1.0 - _SATURATION)
-    activity = low + (high - low) * (margin + _SATURATION * codes)
+    activity = _activity(equations, codes)
     coded, n = activity.T @ activity / len(codes), len(variances)
     kernels, covariance = list[ClassBlocks](), np.diag(np.tile(variances, 2))  # of two inputs of each class
     for share, variance in zip(shares, equations.weight_variances[1:], strict=True):

@@ -14,9 +14,9 @@ from fltheory.meanfield.general.search import Blend, KernelSearch, LayerPair
 from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement, MeanFieldSolution
 from fltheory.model import Model
+from fltheory.numerics.positive import kernel_factor
 from fltheory.numerics.validation import Array
 
-_RANK_CUT = 1e-10  # relative eigenvalue of a kernel that counts as zero
 _POWER = 0.75  # of EP in the readout layer; 1 has fixed points that come and go with the kernel
 _SPACING, _FINER = 2.0, 1.6  # of the lattice on the way, and at the solution
 _TOLERANCE = 1e-3  # relative, of the equations of the first layer
@@ -70,9 +70,7 @@ class _Attempt:
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self.model, self.settings = model, settings
-        values, vectors = np.linalg.eigh(model.input_kernel)
-        kept = values > _RANK_CUT * values[-1]
-        self.factor = np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
+        self.factor = kernel_factor(model.input_kernel)
         phi = model.nonlinearity
         scale = float(np.sqrt(np.diagonal(model.input_kernel).max()))
         low, high = np.asarray(phi(neuron_states(phi, scale)), dtype=float)
@@ -192,10 +190,6 @@ class _Attempt:
 
 def _agreement(pair: LayerPair, coarse: LayerPair) -> Agreement:
     """How far the solution on the coarser lattice is: more than the error of the finer one."""
-    kernels = [each.hidden.state.kernel for each in (pair, coarse)]
-    fields = [each.readout.point.field for each in (pair, coarse)]
-    return Agreement("a coarser lattice", _distance(*fields), _distance(*kernels))
-
-
-def _distance(one: Array, other: Array) -> float:
-    return float(np.linalg.norm(one - other) / np.linalg.norm(one))
+    kernels = pair.hidden.state.kernel, coarse.hidden.state.kernel
+    fields = pair.readout.point.field, coarse.readout.point.field
+    return Agreement.between("a coarser lattice", fields, [kernels])

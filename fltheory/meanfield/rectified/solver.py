@@ -198,11 +198,8 @@ def _confirmed(solution: MeanFieldSolution, search: ChainSearch, settings: Setti
     )
     second = RectifiedPosterior(solution.model, there, settings.seed)
     layers = range(1, solution.model.n_hidden_layers + 1)
-    agreement = Agreement(
-        "another lattice",
-        _distance(neuron.field, second.field),
-        max(_distance(neuron.kernel_parts(k).total, second.kernel_parts(k).total) for k in layers),
-    )
+    kernels = [(neuron.kernel_parts(k).total, second.kernel_parts(k).total) for k in layers]
+    agreement = Agreement.between("another lattice", (neuron.field, second.field), kernels)
     solution = evolve(solution, agreement=agreement)
     if max(agreement.dual_field, agreement.kernel) > _WORST:
         raise ConvergenceError(
@@ -211,10 +208,6 @@ def _confirmed(solution: MeanFieldSolution, search: ChainSearch, settings: Setti
             last=solution,
         )
     return solution
-
-
-def _distance(one: Array, other: Array) -> float:
-    return float(np.linalg.norm(one - other) / np.linalg.norm(one))
 
 
 def _not_found(model: Model) -> str:

@@ -123,3 +123,15 @@ def test_no_noise():
     solution = orthogonal(scaled_temperature=0.0).solve()
     np.testing.assert_allclose(solution.predict().mean, solution.model.task.targets, atol=1e-12)
     check_solution(solution)
+
+
+@pytest.mark.parametrize(("phi", "ratios"), [(flt.Tanh(), (2 / 3, 1 / 3)), (flt.Erf(), (0.5, 0.5))])
+def test_odd_nonlinearities_are_solved_from_a_cold_start(phi, ratios):
+    """Neurons on the codes that tell two classes apart are opposite on both, and fit no one-hot targets."""
+    task = flt.OrthogonalClassification(18, ratios)
+    prior = flt.GaussianPrior(weight_variance=(1.2, 0.8))
+    theory = flt.DeepNetworkPosterior(
+        task, phi, prior, n_hidden_layers=2, width=60, temperature=0.05 / 60
+    ).solve()
+    assert theory.residual < 1e-6 and theory.agreement.kernel < 0.01
+    check_solution(theory)
