@@ -35,6 +35,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--sampler", choices=("default", "hmc"), default="default")
     parser.add_argument("--starts", nargs="+", default=["prior", "theory", "one"])
     parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--thin", type=int, default=1)
     parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
@@ -101,6 +102,7 @@ def main() -> None:
             n_draws=given.draws,
             n_chains=given.chains,
             n_warmup=given.warmup,
+            thin=given.thin,
             start=starts[name],
             seed=given.seed,
         )

@@ -24,6 +24,14 @@ def cholesky_batch(matrices: Array) -> tuple[Array, Booleans]:
     return factors, positive
 
 
+def whiten_batch(factors: Array, right: Array) -> Array:
+    """L^{-1} b for lower triangular L (B, n, n) and one b (n, k): (B, n, k)."""
+    white = np.empty((len(factors), *right.shape))
+    for index, factor in enumerate(factors):
+        white[index] = linalg.lapack.dtrtrs(factor, right, lower=True)[0]
+    return white
+
+
 def kernel_factor(kernel: Array) -> Array:
     """F (P, q) with K = F F^T, q the rank of the kernel K (P, P)."""
     values, vectors = np.linalg.eigh(kernel)

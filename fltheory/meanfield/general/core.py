@@ -14,7 +14,7 @@ from fltheory.meanfield.general.symmetric import coordinates, matrix
 from fltheory.numerics.newton import minimise
 from fltheory.numerics.validation import Array
 
-_CAP = 0.2  # of c, that one step may change
+_CAP = 0.5  # of c, that one step may change
 _SHRINK, _LEAST_CAP = 0.35, 1e-6
 _ROUNDING = 1e-4  # of the objective, that is no worse
 _SOFT = 1e-9  # added to the curvature, relative

@@ -26,7 +26,6 @@ _CUT = 8.0  # log weight below the best node up to which neighbours are added
 _SEED_CUT = 24.0  # and for the first nodes, which may be off their peaks
 _KEPT = 14.0  # log weight below the sum from which a node does not count
 _MOST_NODES = 6000
-_TOLERANCE = 1e-5  # of EP's moments
 
 
 @frozen(eq=False)
@@ -124,11 +123,16 @@ class Lattice:
         Activations around which peaks may be, (B, P).
     spacing
         Of nodes.
+
+    Attributes
+    ----------
+    tolerance
+        Of EP's moments at a node; may be changed from one Kt to the next.
     """
 
     def __init__(self, factor: Array, nonlinearity: Nonlinearity, patterns: Array, spacing: float) -> None:
         self.factor, self.nonlinearity, self.patterns = factor, nonlinearity, patterns
-        self.spacing = spacing
+        self.spacing, self.tolerance = spacing, 1e-5
         self._stored: dict[Node, tuple[Array, Array]] = {}
         self._near: dict[Node, float] = {}  # distance in log weight from the best node, last time
 
@@ -172,7 +176,7 @@ class Lattice:
         means = np.stack([start[1] for start in starts])
         fields = self.spacing * np.array(nodes, dtype=float) @ root.T
         ep = NodeEP(self.factor, self.nonlinearity, fields, diagonal, remainder)
-        change = ep.run(sites, means, tolerance=_TOLERANCE, max_iterations=60)
+        change = ep.run(sites, means, tolerance=self.tolerance, max_iterations=60)
         found = ep.moments(sites, means, change)
         for index, node in enumerate(nodes):
             if np.isfinite(found.log_partition[index]):

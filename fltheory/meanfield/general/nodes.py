@@ -12,7 +12,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.positive import cholesky_batch
+from fltheory.numerics.positive import cholesky_batch, whiten_batch
 from fltheory.numerics.validation import Array, Booleans, Integers
 
 _BATCH = 64  # nodes at a time: what fits a cache
@@ -45,6 +45,33 @@ class NodeMoments:
         """Only these nodes."""
         parts = (self.log_partition, self.activations, self.factors, self.unexplained)
         return NodeMoments(*(part[index] for part in parts))
+
+
+@frozen(eq=False)
+class _Gaussians:
+    """EP's Gaussians of z at S nodes.
+
+    Attributes
+    ----------
+    white
+        W (S, q, P): Cov(z) = W^T W.
+    log_partition
+        log integral of N(g | 0, 1) times the sites, (S,).
+    centre, variance
+        Of each z_mu, (S, P).
+    shifted, spread
+        The same without its own site, (S, P).
+    proper
+        Where the latter is a Gaussian, (S, P).
+    """
+
+    white: Array
+    log_partition: Array
+    centre: Array
+    variance: Array
+    shifted: Array
+    spread: Array
+    proper: Booleans
 
 
 def joined(parts: list[NodeMoments]) -> NodeMoments:
@@ -99,27 +126,24 @@ class NodeEP:
     def _at(self, index: Integers) -> "NodeEP":
         return evolve(self, fields=self.fields[index])
 
-    def latents(self, sites: Array) -> tuple[Array, Array]:
-        """Mean (S, q) and covariance (S, q, q) of g, z = F g."""
+    def precision_factors(self, sites: Array) -> tuple[Array, Booleans]:
+        """L (S, q, q) with L L^T the precision of g, z = F g, and which nodes have one, (S,)."""
         precision = (self.factor.T * sites[0][:, None, :]) @ self.factor
         precision[:, np.arange(precision.shape[1]), np.arange(precision.shape[1])] += 1.0
-        try:
-            covariance = np.linalg.inv(precision)
-        except np.linalg.LinAlgError:
-            covariance = np.full_like(precision, np.nan)
-        return (covariance @ (sites[1] @ self.factor)[..., None])[..., 0], covariance
+        return cholesky_batch(precision)
 
-    def _cavities(
-        self, sites: Array, mean: Array, covariance: Array
-    ) -> tuple[Array, Array, Array, Array, Booleans]:
-        """Marginal means and variances of z, those of the cavities, and which of these are proper, (S, P)."""
-        centre = mean @ self.factor.T
-        variance = np.maximum(((self.factor @ covariance) * self.factor).sum(-1), _FLOOR)
+    def _gaussians(self, sites: Array) -> "_Gaussians":
+        root, positive = self.precision_factors(sites)
+        white = whiten_batch(root, self.factor.T)
+        along = (white @ sites[1][..., None])[..., 0]
+        variance = np.maximum((white**2).sum(1), _FLOOR)
+        centre = (along[:, None, :] @ white)[:, 0]
+        log_partition = 0.5 * (along**2).sum(1) - np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)
         precision = 1.0 / variance - sites[0]
-        proper = (precision > _LEAST_PRECISION) & np.isfinite(precision)
+        proper = (precision > _LEAST_PRECISION) & np.isfinite(precision) & positive[:, None]
         spread = 1.0 / np.where(proper, precision, 1.0)
         shifted = spread * np.where(proper, centre / variance - sites[1], 0.0)
-        return centre, variance, shifted, spread, proper
+        return _Gaussians(white, log_partition, centre, variance, shifted, spread, proper)
 
     def _tilt(self, centre: Array, spread: Array, means: Array) -> tuple[Array, ...]:
         """log Z, mean and variance of z, mean and variance of phi, and their covariance, (S, P) each."""
@@ -144,15 +168,15 @@ class NodeEP:
 
     def _update(self, sites: Array, means: Array) -> tuple[Array, Booleans, Array, Array]:
         """New sites, which of them are usable, <phi>, and the change of moments (S,)."""
-        centre, variance, shifted, spread, proper = self._cavities(sites, *self.latents(sites))
+        law = self._gaussians(sites)
         with np.errstate(all="ignore"):
-            _, z, width, activation, _, _ = self._tilt(shifted, spread, means)
-            precision = 1.0 / width - 1.0 / spread
-            shift = z / width - shifted / spread
-            moved = np.abs(z - centre) / np.sqrt(variance) + np.abs(width / variance - 1.0)
+            _, z, width, activation, _, _ = self._tilt(law.shifted, law.spread, means)
+            precision = 1.0 / width - 1.0 / law.spread
+            shift = z / width - law.shifted / law.spread
+            moved = np.abs(z - law.centre) / np.sqrt(law.variance) + np.abs(width / law.variance - 1.0)
         moved += np.abs(activation - means)
-        moved = np.where(proper & np.isfinite(moved), moved, 1.0)
-        proper &= np.isfinite(precision) & np.isfinite(shift)
+        moved = np.where(law.proper & np.isfinite(moved), moved, 1.0)
+        proper = law.proper & np.isfinite(precision) & np.isfinite(shift)
         return np.stack([precision, shift]), proper, activation, np.asarray(moved.max(1))
 
     def moments(self, sites: Array, means: Array, change: Array) -> NodeMoments:
@@ -164,20 +188,16 @@ class NodeEP:
         return joined(parts)
 
     def _moments(self, sites: Array, means: Array, change: Array) -> NodeMoments:
-        mean, covariance = self.latents(sites)
-        root, positive = cholesky_batch(covariance)
-        centre, variance, shifted, spread, proper = self._cavities(sites, mean, covariance)
+        law = self._gaussians(sites)
         with np.errstate(all="ignore"):
-            log_tilted, _, _, activation, own, cross = self._tilt(shifted, spread, means)
-            slope = cross / variance
-            factors = slope[..., None] * (self.factor @ root)
-            log_partition = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)
-            log_partition += 0.5 * (mean * (sites[1] @ self.factor)).sum(1)
-            local = log_tilted + 0.5 * np.log(spread / variance)
-            log_partition += (local + 0.5 * (shifted**2 / spread - centre**2 / variance)).sum(1)
+            log_tilted, _, _, activation, own, cross = self._tilt(law.shifted, law.spread, means)
+            factors = (cross / law.variance)[..., None] * law.white.swapaxes(1, 2)
+            local = log_tilted + 0.5 * np.log(law.spread / law.variance)
+            local += 0.5 * (law.shifted**2 / law.spread - law.centre**2 / law.variance)
+            log_partition = law.log_partition + local.sum(1)
             log_partition -= 0.5 * ((means @ self.remainder) * means).sum(1)
             log_partition += 0.5 * np.einsum("spq,spq->s", self.remainder @ factors, factors)
-        usable = positive & proper.all(1) & np.isfinite(log_partition) & (change < _UNSETTLED)
+        usable = law.proper.all(1) & np.isfinite(log_partition) & (change < _UNSETTLED)
         unexplained = np.maximum(own - (factors**2).sum(-1), 0.0)
         return NodeMoments(np.where(usable, log_partition, -np.inf), activation, factors, unexplained)
 

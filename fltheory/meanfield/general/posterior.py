@@ -14,7 +14,6 @@ from fltheory.meanfield.general.nodes import NodeEP
 from fltheory.meanfield.general.search import LayerPair
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
 from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.positive import cholesky_batch
 from fltheory.numerics.validation import Array, Integers
 
 _CANDIDATES = 5  # drawn for each neuron of the first layer that is kept
@@ -89,12 +88,12 @@ class GeneralDeepPosterior(NeuronPosterior):
         state = self.pair.hidden.state
         node = np.sort(rng.choice(len(state.weights), size=n, p=state.weights))
         latent, log_density = np.empty((n, self.factor.shape[1])), np.log(state.weights[node])
-        for some, means, roots in self._gaussians(np.unique(node)):
-            for index, mean, root in zip(some, means, roots, strict=True):
-                rows = slice(*np.searchsorted(node, [index, index + 1]))
-                white = rng.standard_normal(latent[rows].shape)
-                latent[rows] = mean + white @ root.T
-                log_density[rows] -= 0.5 * (white**2).sum(1) + np.log(np.diagonal(root)).sum()
+        for index, pull, root in self._gaussians(np.unique(node)):
+            rows = slice(*np.searchsorted(node, [index, index + 1]))
+            white = rng.standard_normal(latent[rows].shape)
+            whitened_mean = linalg.solve_triangular(root, pull, lower=True)
+            latent[rows] = linalg.solve_triangular(root, (whitened_mean + white).T, lower=True, trans="T").T
+            log_density[rows] += np.log(np.diagonal(root)).sum() - 0.5 * (white**2).sum(1)
         xi = state.latents[node]
         phi = np.asarray(self._nonlinearity(latent @ self.factor.T))
         diagonal, remainder = state.conjugate.single()
@@ -102,15 +101,15 @@ class GeneralDeepPosterior(NeuronPosterior):
         exponent += 0.5 * (phi**2 @ diagonal + ((phi @ remainder) * phi).sum(1))
         return latent, softmax(exponent - 0.5 * (latent**2).sum(1) - log_density)
 
-    def _gaussians(self, nodes: Integers) -> Iterator[tuple[Integers, Array, Array]]:
-        """Some nodes at a time, the means (b, q) of g there and Cholesky factors of its covariances."""
+    def _gaussians(self, nodes: Integers) -> Iterator[tuple[int, Array, Array]]:
+        """Each node with precision times mean (q,) of g there and the Cholesky factor of its precision."""
         state = self.pair.hidden.state
         diagonal, remainder = state.conjugate.single()
         ep = NodeEP(self.factor, self._nonlinearity, np.empty((0, 0)), diagonal, remainder)
         for start in range(0, len(nodes), _BATCH):
             some = nodes[start : start + _BATCH]
-            means, covariances = ep.latents(state.sites[:, some])
-            yield some, means, cholesky_batch(covariances)[0]
+            sites = state.sites[:, some]
+            yield from zip(some, sites[1] @ self.factor, ep.precision_factors(sites)[0], strict=True)
 
     def training_variance(self) -> Array:
         return self.readout_layer.training_variance()

@@ -19,16 +19,18 @@ from fltheory.meanfield.general.symmetric import coordinates, matrix
 from fltheory.numerics.validation import Array
 
 _CORE_TOLERANCE = 5e-4  # on M, relative
+_EP_TOLERANCE, _EP_RANGE = 1e-3, (1e-5, 1e-3)  # on moments at a node, per residual, and its bounds
 _LOOSE = 0.05  # and from where a state is not used
 _STEP = 2e-3  # of finite differences in M, relative
 _RENEWED = 3  # steps after which these are taken again, and the first steps, at which they are each time
 _CAP, _LEAST_CAP = 0.06, 0.02  # of M, relative, that one step may change
 _MIXING, _LEAST_MIXING = 0.25, 0.05
-_MEMORY = 5  # steps that are combined outside of V
-_NEAR = 0.1  # residual below which they are
+_NEAR = 0.1  # residual below which the last steps are combined, and J no longer decides
+_MEMORY = 5  # steps that are combined
+_SOFT = 1e-8  # added to their Gram matrix, relative
 _LARGEST_COMBINATION = 20.0
 _ROUNDING = 2e-4  # of J, that is no worse
-_PROGRESS = 0.8  # of the residual, that is enough whatever J does
+_PROGRESS, _SLACK = 0.8, 1.5  # of the residual: enough whatever J does; and what is no step back
 _N_TRIALS = 6
 _SHRINK = 0.35
 
@@ -116,21 +118,22 @@ class KernelSearch:
 
     def run(self, pair: LayerPair, *, tolerance: float, max_iterations: int) -> tuple[LayerPair, bool]:
         """Iterate until both the residual and the step in M, relative, are below the tolerance."""
-        cap, mixing, history = _CAP, _MIXING, list[tuple[Array, Array]]()
+        cap, mixing, history = _CAP, _MIXING, list[_Iterate]()
         curvature: Array | None = None
         for index in range(max_iterations):
             state = pair.hidden.state
             self.path.append(pair.action)
             self.report(pair.residual)
+            self.lattice.tolerance = float(np.clip(_EP_TOLERANCE * pair.residual, *_EP_RANGE))
             response = np.asarray(np.linalg.inv(state.response()), dtype=np.float64)
             if curvature is None or index < _RENEWED or index % _RENEWED == 0:
                 curvature = self._curvature(pair, response)
-            step = self._newton(pair, response, curvature)
-            size = float(np.abs(step).max() / np.abs(coordinates(state.overlap)).max())
-            if pair.residual < tolerance and size < tolerance:
+            newton = _Newton(state.conjugate.directions, response, curvature)
+            scale = float(np.abs(coordinates(state.overlap)).max())
+            if pair.residual < tolerance and np.abs(newton(pair.gap)).max() < tolerance * scale:
                 return pair, True
-            history = [*history[-_MEMORY:], (state.conjugate.total, pair.gap)]
-            found = self._advance(pair, response, step * min(1.0, cap / size), mixing, history)
+            history = [*history[-_MEMORY:], _Iterate(state.conjugate.total, pair.gap, state.kernel)]
+            found = self._advance(pair, newton, cap * scale, mixing, history)
             if found is None:
                 break
             trials, mixing_taken, pair = found
@@ -140,30 +143,22 @@ class KernelSearch:
         return pair, False
 
     def _advance(
-        self,
-        pair: LayerPair,
-        response: Array,
-        step: Array,
-        mixing: float,
-        history: list[tuple[Array, Array]],
+        self, pair: LayerPair, newton: "_Newton", largest: float, mixing: float, history: list["_Iterate"]
     ) -> tuple[int, float, LayerPair] | None:
-        """The first of ever shorter steps that raises J or lowers the residual."""
-        state, old = pair.hidden.state, pair.hidden.state.conjugate.directions
+        """The first of ever shorter steps that is none back."""
+        old = newton.directions
         new = leading_directions(pair.readout.message, self.n_directions, old)
-        core_step = matrix(response @ step, self.n_directions)
         combined = len(history) > 1 and pair.residual < _NEAR
         for trial in range(_N_TRIALS):
-            if combined and trial == 0:
-                total, gap = _anderson(history, new)
-            else:
-                total, gap = state.conjugate.total, pair.gap
+            base = _combination(history) if combined and trial == 0 else history[-1]
             length = _SHRINK ** max(0, trial - combined)
-            total = total + length * mixing * _outside(gap, new) + length * old @ core_step @ old.T
-            overlap = new.T @ state.kernel @ new + length * matrix(step, self.n_directions)
+            step = newton(base.gap)
+            step *= length * min(1.0, largest / np.abs(step).max())
+            total = base.total + length * mixing * _outside(base.gap, new)
+            total += old @ matrix(newton.response @ step, self.n_directions) @ old.T
+            overlap = new.T @ base.kernel @ new + matrix(step, self.n_directions)
             there = self._at(ConjugateKernel.of(total, new), overlap, pair.readout)
-            if there is not None and (
-                there.action > pair.action - _ROUNDING or there.residual < _PROGRESS * pair.residual
-            ):
+            if there is not None and _is_progress(pair, there):
                 return trial, length * mixing, there
         return None
 
@@ -196,11 +191,35 @@ class KernelSearch:
             columns.append(coordinates(v.T @ change @ v) / size)
         return np.stack(columns, axis=1)
 
-    def _newton(self, pair: LayerPair, response: Array, curvature: Array) -> Array:
-        """The step in M, with the absolute eigenvalues of the Hessian of J."""
-        v = pair.hidden.state.conjugate.directions
-        values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T) - response)
-        along = vectors.T @ coordinates(v.T @ pair.gap @ v)
+
+@frozen(eq=False)
+class _Iterate:
+    """Kt, the gap there and K_1, (P, P) each."""
+
+    total: Array
+    gap: Array
+    kernel: Array
+
+
+@frozen(eq=False)
+class _Newton:
+    """The step in M = V^T K_1 V that closes a gap, with the absolute eigenvalues of the Hessian of J.
+
+    Attributes
+    ----------
+    directions
+        V, (P, r).
+    response, curvature
+        dc / dM and d(V^T message V) / dM in coordinates, (k, k).
+    """
+
+    directions: Array
+    response: Array
+    curvature: Array
+
+    def __call__(self, gap: Array) -> Array:
+        values, vectors = np.linalg.eigh(0.5 * (self.curvature + self.curvature.T) - self.response)
+        along = vectors.T @ coordinates(self.directions.T @ gap @ self.directions)
         return np.asarray(vectors @ (along / np.maximum(np.abs(values), 1e-6)))
 
 
@@ -209,16 +228,23 @@ def _outside(total: Array, directions: Array) -> Array:
     return np.asarray(total - directions @ (directions.T @ total @ directions) @ directions.T)
 
 
-def _anderson(history: list[tuple[Array, Array]], directions: Array) -> tuple[Array, Array]:
-    """Kt and gap combined from the last steps such that the gap outside of V is least."""
-    total, gap = history[-1]
-    changes = [(total - t, gap - g) for t, g in history[:-1]]
-    columns = np.stack([_outside(g, directions).ravel() for _, g in changes], axis=1)
+def _is_progress(before: LayerPair, after: LayerPair) -> bool:
+    """Far from a solution J must rise; close to it the error of EP in J is larger than what is left of it."""
+    if before.residual < _NEAR:
+        return after.residual < _SLACK * before.residual
+    return after.action > before.action - _ROUNDING or after.residual < _PROGRESS * before.residual
+
+
+def _combination(history: list[_Iterate]) -> _Iterate:
+    """The combination of the last iterates whose gap would be least (Anderson), or the last of them."""
+    last = history[-1]
+    columns = np.stack([(last.gap - past.gap).ravel() for past in history[:-1]], axis=1)
     gram = columns.T @ columns
-    gram += 1e-6 * np.trace(gram) / len(gram) * np.eye(len(gram))
-    mixing = np.linalg.solve(gram, columns.T @ _outside(gap, directions).ravel())
-    if np.abs(mixing).sum() > _LARGEST_COMBINATION:
-        return total, gap
-    for share, (t, g) in zip(mixing, changes, strict=True):
-        total, gap = total - share * _outside(t, directions), gap - share * g
-    return total, gap
+    gram += _SOFT * np.trace(gram) / len(gram) * np.eye(len(gram))
+    shares = np.linalg.solve(gram, columns.T @ last.gap.ravel())
+    if np.abs(shares).sum() > _LARGEST_COMBINATION:
+        return last
+    shares = np.append(shares, 1.0 - shares.sum())
+    names = ("total", "gap", "kernel")
+    mixed = (np.tensordot(shares, np.stack([getattr(past, name) for past in history]), 1) for name in names)
+    return _Iterate(*mixed)
