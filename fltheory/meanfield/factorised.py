@@ -9,7 +9,8 @@ from scipy.special import logsumexp
 
 from fltheory.meanfield.ensemble import NeuronEnsemble
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
-from fltheory.meanfield.quadrature import GroupedEvaluation, branch_shares, log_mixture
+from fltheory.meanfield.quadrature.dual import GroupedEvaluation
+from fltheory.meanfield.quadrature.proposal import log_mixture
 from fltheory.numerics.grids import draw_on_grid
 from fltheory.numerics.positive import LowRankPlusBlocks
 from fltheory.numerics.validation import Array
@@ -81,14 +82,12 @@ class FactorisedPosterior(NeuronPosterior):
         chosen = rng.choice(len(proposal.weights), size=n * _CANDIDATES, p=proposal.weights)
         noise = rng.standard_normal((len(chosen), proposal.means.shape[1]))
         points = proposal.means[chosen] + np.einsum("sij,sj->si", proposal.roots[chosen], noise)
-        log_z, _, _ = dual.sites.cumulants(points @ self.grouped_field.T)
+        log_z, activations, _ = dual.sites.cumulants(points @ self.grouped_field.T)
         log_weights = log_z @ dual.groups.counts - 0.5 * (points**2).sum(1) / dual.readout_variance
         log_mixed = log_mixture(points, proposal.means, proposal.roots, proposal.weights)
         log_weights -= logsumexp(log_mixed, axis=1)
         weights = np.exp(log_weights - logsumexp(log_weights))
-        modes, roots = proposal.modes, proposal.roots[: len(proposal.modes)]
-        belonging = branch_shares(points, modes, roots, proposal.mode_weights)
-        weights = proposal.mixing.imposed(weights, belonging, self.solution.branch_weights.sum(0))
+        weights = proposal.imposed(points, weights, activations, self.solution.branch_weights.sum(0))
         kept = np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n)
         return np.asarray(points[rng.permutation(np.minimum(kept, len(points) - 1))])
 

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from fltheory.meanfield.ensemble import moments
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
-from fltheory.meanfield.quadrature import GroupedTargets
+from fltheory.meanfield.quadrature.groups import GroupedTargets
 from fltheory.meanfield.reweighting import ROUNDING, WeightedNeurons, WidthCorrection
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.model import Model

@@ -9,15 +9,20 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from scipy.special import logsumexp, softmax
 
 from fltheory.meanfield.solution import activity_threshold
 from fltheory.model import Model
-from fltheory.numerics.validation import Array, Integers, check_real, check_sequence, describe
+from fltheory.numerics.validation import Array, Booleans, Integers, check_real, check_sequence, describe
 from fltheory.representation import class_means
 
+_FAINT = 1e-300
 _SUM = 1e-6  # that fractions may differ from 1 in all
+
+
+class MissingCodeError(ValueError):
+    """A share is imposed on a code that no neuron can have."""
 
 
 @runtime_checkable
@@ -38,10 +43,13 @@ class Mixing:
         The group of each branch, (B,); -1 for one that takes no part.
     shares
         p of each group, (k,).
+    fractions
+        What says so, if anything does.
     """
 
     member: Integers
     shares: Array
+    fractions: "ImposedFractions | None" = None
 
     @classmethod
     def free(cls, n_branches: int) -> Self:
@@ -52,6 +60,18 @@ class Mixing:
     def is_free(self) -> bool:
         """Whether nothing is imposed."""
         return bool((self.member == 0).all())
+
+    def restricted(self, belonging: Array, activations: Array) -> Array:
+        """How likely neurons (n,) are of each branch (n, B) if they are of none with another code.
+
+        Their own code is that of ``activations``, (n, P). What a Gaussian branch has beyond the edge of
+        another is little of that one, but may be more than all of a rare code.
+        """
+        if self.fractions is None:
+            return belonging
+        own = self.fractions.members(activations)[:, None] == self.member
+        inside = np.where(own, np.maximum(belonging, _FAINT), 0.0)
+        return np.asarray(inside / np.maximum(inside.sum(1, keepdims=True), _FAINT))
 
     def imposed(self, weights: Array, belonging: Array, probabilities: Array) -> Array:
         """Weights of drawn neurons (n,) such that branches have their probabilities (B,).
@@ -96,22 +116,35 @@ class ImposedFractions:
         0 or 1 a class, (k, n_classes).
     shares
         Positive, of sum 1, (k,).
-    labels
-        The class of each input, (P,).
+    averaging
+        The mean over the inputs of each class, (P, n_classes).
     threshold
         Mean activation on a class above which a branch is active on it.
     """
 
     codes: Integers
     shares: Array
-    labels: Integers
+    averaging: Array
     threshold: float
+
+    def of_groups(self, member: Integers) -> Self:
+        """The same for activations of groups of inputs, ``member`` (P,) being the group of each."""
+        grouped = np.zeros((int(member.max()) + 1, self.averaging.shape[1]))
+        np.add.at(grouped, member, self.averaging)
+        return evolve(self, averaging=grouped)
+
+    def active(self, activations: Array) -> Booleans:
+        """Whether neurons of activations (n, P) are active on each class, (n, n_classes)."""
+        return np.asarray(activations @ self.averaging > self.threshold)
+
+    def members(self, activations: Array) -> Integers:
+        """Which of the codes neurons of activations (n, P) have, (n,); -1: none of them."""
+        equal = (self.active(activations)[:, None, :] == self.codes).all(-1)  # (n, k)
+        return np.where(equal.any(1), equal.argmax(1), -1)
 
     def mixing(self, activations: Array) -> Mixing:
         """Which branch, of mean activations (B, P), has which code; a code may have none."""
-        active = class_means(activations, self.labels) > self.threshold
-        equal = (active[:, None, :] == self.codes).all(-1)  # (B, k)
-        return Mixing(np.where(equal.any(1), equal.argmax(1), -1), self.shares)
+        return Mixing(self.members(activations), self.shares, self)
 
     def missing(self, mixing: Mixing) -> list[tuple[int, ...]]:
         """The codes without a branch."""
@@ -122,9 +155,9 @@ class ImposedFractions:
         """Refuse codes that are no branches, which have the mean activations (B, P)."""
         missing = self.missing(mixing)
         if missing:
-            active = class_means(activations, self.labels) > self.threshold
-            known = sorted(map(tuple, np.unique(active, axis=0).astype(int).tolist()))
-            raise ValueError(
+            active = np.unique(self.active(activations), axis=0).astype(int)
+            known = sorted(map(tuple, active.tolist()))
+            raise MissingCodeError(
                 f"code_fractions: expected codes that are branches of the theory, {known}, got {missing}, "
                 "which are none"
             )
@@ -153,7 +186,8 @@ def check_code_fractions(name: str, value: object, model: Model) -> ImposedFract
         raise ValueError(f"{name}: expected fractions of sum 1, got {shares.sum():.8g}")
     kept = shares > 0
     chosen = np.array(codes, dtype=np.int64)[kept]
-    return ImposedFractions(chosen, shares[kept] / shares.sum(), labels, activity_threshold(model))
+    averaging = class_means(np.eye(len(labels)), labels)
+    return ImposedFractions(chosen, shares[kept] / shares.sum(), averaging, activity_threshold(model))
 
 
 def _check_code(name: str, code: object, n_classes: int) -> tuple[int, ...]:

@@ -1,26 +1,22 @@
 """Networks drawn from the posterior, and what they say of the representations."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from os import PathLike
 from typing import Any
 
 import numpy as np
 from attrs import evolve, field, frozen
-from torch import Tensor
 
 from fltheory.model import Model
 from fltheory.network.chains import Moment
 from fltheory.network.configuration import check_same_model
 from fltheory.network.diagnostics import Diagnostics, diagnose, functionals_of
 from fltheory.network.draws import Draws
-from fltheory.network.forward import hidden_layers, outputs
+from fltheory.network.kept import KeptNetworks, joined
 from fltheory.network.plan import Plan
-from fltheory.network.readout import ReadoutPosterior
 from fltheory.network.reduction import Reduction
 from fltheory.network.runs import check_jobs, gathered, run_groups
-from fltheory.network.streaming import SPREAD, pooled_variance
-from fltheory.network.target import IntegratedTarget
 from fltheory.numerics.validation import (
     Array,
     check_array,
@@ -29,9 +25,8 @@ from fltheory.numerics.validation import (
     check_integer,
     describe,
     read_only,
-    sealed,
 )
-from fltheory.representation import Neurons, Prediction, Representation, nearest_class
+from fltheory.representation import Neurons, Prediction, Representation
 from fltheory.sampler.base import Sampler
 
 
@@ -98,13 +93,11 @@ class PosteriorSamples(Representation):
     def weights(self) -> tuple[Array, ...]:
         """W^1 ... W^L, each (C, D, N, N_in): computed and as large as that."""
         rows = (self.weights_of(draw)[0] for draw in range(self.n_draws))
-        return _joined(rows), *self.draws.weights[1:]
+        return joined(rows), *self.draws.weights[1:]
 
     def weights_of(self, draw: int) -> tuple[Array, ...]:
         """W^1 ... W^L of one draw, each (C, N, N_in)."""
-        first, *deeper = self._seen_weights(draw)
-        seen = zip(first, self.seeds, strict=True)
-        return np.stack([self.reduction.complete(w, seed, draw) for w, seed in seen]), *deeper
+        return self._kept.weights_of(draw)
 
     @property
     def sampler(self) -> Sampler | None:
@@ -114,9 +107,7 @@ class PosteriorSamples(Representation):
     @property
     def readouts(self) -> Array:
         """a, shape (C, D, N, m)."""
-        if self.draws.readouts is None:
-            raise _missing("readouts", "'readouts' or keep='all'")
-        return self.draws.readouts
+        return self._kept.readouts
 
     @property
     def n_chains(self) -> int:
@@ -133,42 +124,15 @@ class PosteriorSamples(Representation):
         """Mean acceptance probability of each chain, shape (C,)."""
         return read_only(self.draws.statistics.acceptance.mean(1))
 
-    # Streaming: one draw of all chains at a time -----------------------------------------------
-
-    @property
-    def _has_weights(self) -> bool:
-        return bool(self.draws.weights)
-
-    def _streamed(self, name: str) -> Array:
-        """An average over the draws of each chain that was taken while sampling, (C, ...)."""
-        if name not in self.draws.means:
-            raise _missing(f"the average {name!r}", "'all'")
-        return self.draws.means[name]
-
     @cached_property
-    def _posterior(self) -> IntegratedTarget:
-        return IntegratedTarget(self.reduction.model, targets=self.targets)
+    def _kept(self) -> KeptNetworks:
+        return KeptNetworks(self.model, self.reduction, self.draws, self.seeds, self.targets)
 
     def _inputs(self, inputs: object) -> Array | None:
         """Checked inputs (n, N0); None are the training inputs."""
         return None if inputs is None else self.model.check_inputs(inputs)
 
-    def _stream(self, inputs: Array | None, layer: int | None = None) -> Iterator[Tensor]:
-        """phi(z^layer) on ``inputs`` (n, N0), of the last layer unless given: (C, N, n) for each draw."""
-        signal = self._posterior.inputs if inputs is None else self._posterior.tensor(inputs)
-        for draw in range(self.n_draws):
-            weights = self._seen_weights(draw) if inputs is None else self.weights_of(draw)
-            tensors = [self._posterior.tensor(w) for w in weights[:layer]]
-            yield hidden_layers(tensors, signal, self.model.nonlinearity).features
-
-    def _seen_weights(self, draw: int) -> tuple[Array, ...]:
-        """W' and W^2 ... W^L of one draw: enough for the training inputs."""
-        if not self._has_weights:
-            raise _missing("activations, or answers on new inputs", "'all'")
-        return tuple(w[:, draw] for w in self.draws.weights)
-
-    def _readouts_given(self, features: Tensor) -> ReadoutPosterior:
-        return self._posterior.readout_posterior(features)
+    # Representations ---------------------------------------------------------------------------
 
     def functional(
         self, function: Callable[[Array], Any], layer: int | None = None, inputs: object = None
@@ -199,23 +163,21 @@ class PosteriorSamples(Representation):
             raise TypeError(f"function: expected a function of activations, got {describe(function)}")
         layer = None if layer is None else self.model.check_layer(layer, lowest=1)
         rows: list[Array] = []
-        for phi in self._stream(self._inputs(inputs), layer):
+        for phi in self._kept.features(self._inputs(inputs), layer):
             shape = rows[0].shape if rows else (self.n_chains, ...)
             rows.append(check_array("function (its result)", function(phi.numpy()), shape, allow_bool=True))
-        return _joined(rows)
-
-    # Representations ---------------------------------------------------------------------------
+        return joined(rows)
 
     def activations(self, layer: int) -> Array:
         """phi(z^layer) on the training inputs, shape (C, D, N, P): as much memory as that takes."""
         layer = self.model.check_layer(layer, lowest=1)
-        return _joined(phi.numpy() for phi in self._stream(None, layer))
+        return joined(phi.numpy() for phi in self._kept.features(None, layer))
 
     def kernel(self, layer: int, inputs: object = None) -> Array:
         layer, x = self.model.check_layer(layer), self._inputs(inputs)
         if layer == 0:
             return self.model.input_kernel if x is None else read_only(self.model.kernel_between(x, x))
-        return read_only(self._chain_kernels(layer, x).mean(0))
+        return read_only(self._kept.chain_kernels(layer, x).mean(0))
 
     def kernel_error(self, layer: int) -> Array:
         """The standard error of each entry of ``kernel(layer)``, (P, P), from how far the chains differ.
@@ -228,15 +190,8 @@ class PosteriorSamples(Representation):
         layer = self.model.check_layer(layer, lowest=1)
         if self.n_chains < 2:
             raise ValueError("kernel_error: expected at least two chains, got one")
-        kernels = self._chain_kernels(layer, None)
+        kernels = self._kept.chain_kernels(layer, None)
         return read_only(kernels.std(0, ddof=1) / np.sqrt(self.n_chains))
-
-    def _chain_kernels(self, layer: int, x: Array | None) -> Array:
-        """The kernel averaged over the draws of each chain, (C, n, n)."""
-        if x is None and not self._has_weights:
-            return self._streamed(f"kernel_{layer}")
-        total = sum((phi.mT @ phi).numpy() for phi in self._stream(x, layer))
-        return np.asarray(total / (self.n_draws * self.model.width))
 
     def neurons(self, n: int, layer: int, seed: int = 0) -> Neurons:
         """Draw n neurons of one layer (1 to L), all of one network if n is at most its width.
@@ -254,44 +209,25 @@ class PosteriorSamples(Representation):
         rng = np.random.default_rng(check_integer("seed", seed, minimum=0))
         networks = rng.choice(self.n_chains * self.n_draws, -(-n // width), replace=False)
         chosen = rng.choice(len(networks) * width, n, replace=False)
-        pool = [self._network(*divmod(int(k), self.n_draws), layer) for k in networks]
+        pool = [self._kept.network(*divmod(int(k), self.n_draws), layer) for k in networks]
         z, phi, a = (np.concatenate(parts)[chosen] for parts in zip(*pool, strict=True))
         readouts = read_only(a) if layer == self.model.n_hidden_layers else None
         return Neurons(activations=read_only(phi), preactivations=read_only(z), readouts=readouts)
-
-    def _network(self, chain: int, draw: int, layer: int) -> tuple[Array, Array, Array]:
-        """Preactivations, activations (N, P) and readouts (N, m) of one network."""
-        weights = [self._posterior.tensor(w[[chain]]) for w in self._seen_weights(draw)[:layer]]
-        layers = hidden_layers(weights, self._posterior.inputs, self.model.nonlinearity)
-        return layers.preactivations[-1][0].numpy(), layers.features[0].numpy(), self.readouts[chain, draw]
 
     # Outputs -----------------------------------------------------------------------------------
 
     def outputs(self, inputs: object = None) -> Array:
         """f of each network with the readouts drawn, shape (C, D, n, m)."""
-        rows = []
-        for draw, phi in enumerate(self._stream(self._inputs(inputs))):
-            a = self._posterior.tensor(self.readouts[:, draw])
-            rows.append(outputs(a, phi, self.model.is_lazy).numpy())
-        return _joined(rows)
+        return joined(self._kept.outputs(self._inputs(inputs)))
 
     @property
     def training_error(self) -> Array:
         """Mean square error on the training set, over inputs and outputs, shape (C, D)."""
         return self.draws.traces["training_error"]
 
-    def _conditional_outputs(self, inputs: object) -> Iterator[tuple[Array, Array]]:
-        """Mean (C, n, m) and variance (C, n) of the outputs given the features, for each draw."""
-        x = self._inputs(inputs)
-        n_samples = self.model.task.n_samples
-        for phi in self._stream(None if x is None else np.concatenate([self.model.task.inputs, x])):
-            training, new = phi[..., :n_samples], phi if x is None else phi[..., n_samples:]
-            mean, variance = self._readouts_given(training).predict(new)
-            yield mean.numpy(), variance.numpy()
-
     def mean_outputs(self, inputs: object = None) -> Array:
         """The mean output of each network given its features, its readouts averaged, (C, D, n, m)."""
-        return _joined(mean for mean, _ in self._conditional_outputs(inputs))
+        return joined(mean for mean, _ in self._kept.conditional_outputs(self._inputs(inputs)))
 
     def predict(self, inputs: object = None) -> Prediction:
         """Mean and variance of the output on inputs (n, N0), the training inputs if None.
@@ -299,43 +235,19 @@ class PosteriorSamples(Representation):
         The mean over networks of the conditional means given the features; the variance is the
         mean of the conditional variances plus the variance of the conditional means.
         """
-        if not self._has_weights:
-            return self._streamed_prediction(inputs)
-        draws = list(self._conditional_outputs(inputs))
-        means = np.stack([mean for mean, _ in draws])  # (D, C, n, m)
-        mean = means.mean((0, 1))
-        noise = np.mean([variance.mean(0) for _, variance in draws], axis=0)  # (n,)
-        variance = noise[:, None] + means.var((0, 1))
-        return Prediction(read_only(mean), read_only(variance), nearest_class(self.model.task, mean))
+        return self._kept.predict(self._inputs(inputs))
 
-    def _streamed_prediction(self, inputs: object) -> Prediction:
-        """On the training or the test inputs of the task."""
-        x, test = self._inputs(inputs), self.model.task.test_inputs
-        if x is not None and (test is None or not np.array_equal(x, test)):
-            raise _missing("predictions on inputs other than those of the task", "'all'")
-        name = "training" if x is None else "test"
-        means = self._streamed(f"{name}_output")  # (C, n, m)
-        noise = self._streamed(f"{name}_noise").mean(0)[:, None]
-        variance = noise + pooled_variance(means, self._streamed(f"{name}_output{SPREAD}"), self.n_draws)
-        mean = means.mean(0)
-        return Prediction(read_only(mean), read_only(variance), nearest_class(self.model.task, mean))
-
-    @cached_property
+    @property
     def dual_field_draws(self) -> Array:
         """t = C^{-1} Y / N (lazy: C^{-1} Y) of each network, shape (C, D, P, m); 0 at T = infinity.
 
         For T > 0 it is (Y - f) / (N T) with f the mean output given the features.
         """
-        if "dual_field" in self.draws.traces:
-            return self.draws.traces["dual_field"]
-        scale = 1.0 if self.model.is_lazy else 1.0 / self.model.width
-        features = self._stream(None)
-        return _joined(scale * self._readouts_given(phi).solution.numpy() for phi in features)
+        return self._kept.dual_field_draws
 
     @property
     def dual_field(self) -> Array:
-        draws = self.dual_field_draws if self._has_weights else self._streamed("dual_field")[:, None]
-        return read_only(draws.mean((0, 1)))
+        return self._kept.dual_field
 
     # The chains --------------------------------------------------------------------------------
 
@@ -422,12 +334,3 @@ class PosteriorSamples(Representation):
         from fltheory.network.saving import save
 
         save(self, path)
-
-
-def _missing(what: str, keep: str) -> ValueError:
-    return ValueError(f"keep: expected samples drawn with keep={keep} for {what}, got some that kept less")
-
-
-def _joined(rows: Iterable[Array]) -> Array:
-    """What each draw gives, (C, ...), as one read-only array (C, D, ...)."""
-    return sealed(np.stack(list(rows), axis=1))

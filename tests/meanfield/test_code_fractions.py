@@ -107,10 +107,22 @@ def test_branches_mix_freely_or_as_imposed():
 
 
 def test_a_code_without_a_branch_is_known():
-    labels = np.array([0, 0, 1, 1])
-    fractions = ImposedFractions(np.array([[1, 0], [0, 1]]), np.array([0.5, 0.5]), labels, 0.5)
+    averaging = np.array([[0.5, 0.0], [0.5, 0.0], [0.0, 0.5], [0.0, 0.5]])
+    fractions = ImposedFractions(np.array([[1, 0], [0, 1]]), np.array([0.5, 0.5]), averaging, 0.5)
     mixing = fractions.mixing(np.array([[0.9, 0.8, 0.1, 0.2], [0.9, 0.9, 0.9, 0.9]]))
     assert mixing.member.tolist() == [0, -1] and fractions.missing(mixing) == [(0, 1)]
+    of_groups = fractions.of_groups(np.array([0, 0, 1, 1]))
+    assert of_groups.members(np.array([[0.85, 0.15], [0.2, 0.6], [0.9, 0.9]])).tolist() == [0, 1, -1]
+
+
+def test_neurons_are_of_branches_with_their_own_code():
+    fractions = ImposedFractions(np.array([[1, 0], [0, 1]]), np.array([0.5, 0.5]), np.eye(2), 0.5)
+    mixing = fractions.mixing(np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]))
+    belonging = np.array([[0.3, 0.1, 0.6], [1.0, 0.0, 0.0], [0.2, 0.2, 0.6]])
+    neurons = np.array([[0.7, 0.3], [0.4, 0.6], [0.9, 0.9]])
+    expected = [[0.75, 0.25, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    np.testing.assert_allclose(mixing.restricted(belonging, neurons), expected)
+    np.testing.assert_array_equal(Mixing.free(3).restricted(belonging, neurons), belonging)
 
 
 UNLABELLED = flt.ArrayTask(ORTHOGONAL.task.inputs, ORTHOGONAL.task.targets)

@@ -11,7 +11,6 @@ import fltheory as flt
 from fltheory.meanfield.branches import mode_sites
 from fltheory.meanfield.dual import DualProblem, evaluate
 from fltheory.meanfield.ep import JointEP, invert
-from fltheory.meanfield.quadrature import GroupedDual, GroupedTargets, IndependentSites, find_proposal
 
 
 def factor(task: flt.Task) -> np.ndarray:
@@ -43,25 +42,6 @@ def test_the_gradient_of_s_is_the_gap(seed: int) -> None:
     ]
     slope = (values[0] - values[1]) / (2 * step)
     assert slope == pytest.approx(-np.sum(here.gap * direction), rel=1e-4, abs=1e-5)
-
-
-@given(seeds)
-@settings(max_examples=10)
-def test_the_gradient_and_the_hessian_on_frozen_points(seed: int) -> None:
-    task = flt.OrthogonalClassification(24, (0.5, 0.5))
-    groups = GroupedTargets.of(task.targets, np.ones(24))
-    sites = IndependentSites(groups.variances, flt.Sigmoid())
-    rng = np.random.default_rng(seed)
-    field = np.array([[3.0, -1.0], [-1.0, 3.0]]) + 0.3 * rng.standard_normal((2, 2))
-    proposal = find_proposal(groups, sites, field, 1 / 24, np.empty((0, 2)), [], 512, seed)
-    dual = GroupedDual(groups, sites, 0.1, 1 / 24, proposal)
-    here, direction, step = dual(field), rng.standard_normal((2, 2)), 1e-5
-    there, back = dual(field + step * direction), dual(field - step * direction)
-    weighted = groups.counts[:, None] * here.gradient
-    assert (there.value - back.value) / (2 * step) == pytest.approx(np.sum(weighted * direction), rel=1e-6)
-    change = (there.gradient - back.gradient) / (2 * step)  # the Hessian along the direction
-    probe = evolve(here, gradient=change)
-    np.testing.assert_allclose(-probe.newton_step(), direction, rtol=1e-4, atol=1e-6)
 
 
 def test_s_decreases_along_the_newton_path() -> None:

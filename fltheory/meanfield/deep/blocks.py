@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from attrs import frozen
 
-from fltheory.meanfield.quadrature import GroupedTargets
+from fltheory.meanfield.quadrature.groups import GroupedTargets
 from fltheory.numerics.validation import Array, Integers
 
 _MOST_PERMUTED = 6  # classes up to which all permutations are tried
@@ -71,6 +71,12 @@ class ClassSymmetry:
 
     permutations: Array
     rotations: Array
+
+    @classmethod
+    def none(cls, groups: GroupedTargets) -> "ClassSymmetry":
+        """The identity alone."""
+        n_groups, m = groups.targets.shape
+        return cls(np.eye(n_groups)[None], np.eye(m)[None])
 
     @classmethod
     def of(cls, groups: GroupedTargets) -> "ClassSymmetry":

@@ -20,6 +20,9 @@ def draw_latents(state: LayerState, n: int, rng: np.random.Generator) -> Array:
     latents = proposal.means[chosen] + np.einsum("sij,sj->si", proposal.roots[chosen], noise)
     latents = np.einsum("sij,sj->si", images[rng.integers(len(images), size=len(latents))], latents)
     weights = softmax(state.layer.log_density(latents) - points.log_density_at(latents))
+    weights = proposal.imposed(
+        latents, weights, state.layer.activations(latents), state.branch_weights.sum(0)
+    )
     kept = np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n)
     return np.asarray(latents[rng.permutation(np.minimum(kept, len(latents) - 1))])
 

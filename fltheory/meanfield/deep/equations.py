@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from fltheory.meanfield.deep.blocks import ClassBlocks, ClassSymmetry
 from fltheory.meanfield.deep.layer import Layer, LayerPoints, LayerState
 from fltheory.meanfield.deep.readout import Readout, ReadoutSolution
-from fltheory.meanfield.quadrature import GroupedTargets
+from fltheory.meanfield.quadrature.groups import GroupedTargets
 from fltheory.numerics.validation import Array
 
 _LEAST_ESS = 0.02  # below which points say nothing
@@ -49,6 +49,10 @@ class DeepEquations:
         """P, which makes small kernels and blocks of conjugate kernels numbers of order one."""
         return float(self.groups.counts.sum())
 
+    def is_readout(self, index: int) -> bool:
+        """Whether a layer, from 0, is the last."""
+        return index == len(self.weight_variances) - 1
+
     @property
     def n_unknowns(self) -> int:
         """Of all layers."""
@@ -76,9 +80,11 @@ class DeepEquations:
         variances = self.groups.variances if below is None else below.diagonal
         return Layer(conjugate.root, root, variances, conjugate.diagonal, counts, self.readout.nonlinearity)
 
-    def hidden_images(self, index: int) -> Array:
-        """The symmetries on the latents of a hidden layer, from 0."""
+    def images(self, index: int) -> Array:
+        """The symmetries on the latents of a layer, from 0."""
         n = len(self.groups.counts)
+        if self.is_readout(index):
+            return self.readout.images
         return self.symmetry.images(self.symmetry.permutations, n if index else 0)
 
     def above(self, state: LayerState, layer: int) -> ClassBlocks:

@@ -9,14 +9,15 @@ from scipy.special import logsumexp, softmax
 
 from fltheory.meanfield.deep.blocks import ClassBlocks
 from fltheory.meanfield.deep.sites import ClassSites, SiteMoments
-from fltheory.meanfield.fractions import Mixing
-from fltheory.meanfield.quadrature import Proposal, branch_shares, log_mixture
+from fltheory.meanfield.fractions import ImposedFractions, Mixing
+from fltheory.meanfield.quadrature.proposal import Proposal, branch_shares, log_mixture
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.newton import minimise_batch
 from fltheory.numerics.validation import Array
 
 _NEAR = 0.1  # distance below which two modes are one
 _CUT = 25.0  # log weight below the best mode at which one is left out of the proposal
+_CUT_IMPOSED = 300.0  # and where shares of modes are imposed
 _SOFTEST = 0.15  # curvature that the Gaussian of a mode has at least; the prior's is 1
 _MOST_IMAGES = 6  # of every point, where points are shown with their images
 _LOG_2PI = math.log(2 * math.pi)
@@ -78,25 +79,42 @@ class Layer:
         hessian[:, r:, :r] -= mixed.swapaxes(1, 2)
         return value, latents - pull, hessian
 
+    def activations(self, latents: Array) -> Array:
+        """<phi> at the latents, (S, G)."""
+        return self.sites(latents).moments(self.fields(latents)).mean
+
     def log_density(self, latents: Array) -> Array:
         """log of N(x | 0, 1) prod Z_c^n_c, whose integral is Z, (S,)."""
         log_z = self.sites(latents).cumulants(self.fields(latents))[0]
         return np.asarray(log_z @ self.counts - 0.5 * (latents**2).sum(1) - 0.5 * _LOG_2PI * latents.shape[1])
 
-    def find_points(self, images: Array, starts: Array, n_points: int, seed: int) -> "LayerPoints":
+    def find_points(
+        self,
+        images: Array,
+        starts: Array,
+        n_points: int,
+        seed: int,
+        fractions: ImposedFractions | None = None,
+    ) -> "LayerPoints":
         """Frozen points under a Laplace mixture over all modes of the latents' density.
 
         Of modes that the symmetries ``images`` (M, n, n) map to one another, only one is sampled.
+        ``fractions`` are those of codes by <phi> of the classes, if they are imposed.
+
+        Raises
+        ------
+        MissingCodeError
+            If no mode has one of the codes.
         """
         modes, values, hessians, are_minima = minimise_batch(
             self.action, starts, tolerance=1e-6, max_iterations=50, max_step=2.0
         )
-        kept, sizes = list[int](), list[float]()
+        kept, sizes, cut = list[int](), list[float](), _CUT if fractions is None else _CUT_IMPOSED
         lowest = values[are_minima].min() if are_minima.any() else values.min()
         for index in np.argsort(values):
             orbit = images @ modes[index]
             near = np.abs(orbit[:, None] - modes[kept]).max(2) < _NEAR
-            if are_minima[index] and not near.any() and values[index] < lowest + _CUT:
+            if are_minima[index] and not near.any() and values[index] < lowest + cut:
                 kept.append(int(index))
                 sizes.append(len(images) / (np.abs(orbit - modes[index]).max(1) < _NEAR).sum())
         if not kept:
@@ -106,8 +124,15 @@ class Layer:
         log_weights = -values[kept] - 0.5 * np.log(curvature).sum(1) + np.log(sizes)
         roots = axes / np.sqrt(curvature)[:, None, :]
         tails = np.empty((0, self.n_latents, self.n_latents))
-        mixing = Mixing.free(len(kept))
+        if fractions is None:
+            mixing = Mixing.free(len(kept))
+        else:
+            activations = self.activations(modes[kept])
+            mixing = fractions.mixing(activations)
+            fractions.require(mixing, activations)
         proposal = Proposal.around(modes[kept], roots, log_weights, mixing, tails, n_points, seed)
+        if fractions is not None:
+            proposal = proposal.restricted(self.activations(proposal.points))
         return LayerPoints.under(proposal, images)
 
     def at(self, points: "LayerPoints", sites: ClassSites | None = None) -> "LayerState":
@@ -168,8 +193,8 @@ class LayerState:
     ----------
     log_partition
         log Z.
-    weights
-        Of the points, (S,), summing to 1.
+    branch_weights
+        Of the points in each branch, (S, B), summing to 1.
     moments
         Of single inputs at the points.
     """
@@ -177,14 +202,20 @@ class LayerState:
     layer: Layer
     points: LayerPoints
     log_partition: float
-    weights: Array
+    branch_weights: Array
     moments: SiteMoments
 
     @classmethod
     def of(cls, layer: Layer, points: LayerPoints, moments: SiteMoments, log_density: Array) -> "LayerState":
         log_weights = log_density - points.log_density
         log_z = float(logsumexp(log_weights)) - math.log(len(log_weights))
-        return cls(layer, points, log_z, softmax(log_weights), moments)
+        branch_weights = softmax(log_weights)[:, None] * points.proposal.shares
+        return cls(layer, points, log_z, branch_weights, moments)
+
+    @cached_property
+    def weights(self) -> Array:
+        """Of the points, (S,), summing to 1."""
+        return np.asarray(self.branch_weights.sum(1))
 
     @property
     def relative_ess(self) -> float:
@@ -208,6 +239,8 @@ class LayerState:
     def unfolded(self) -> "LayerState":
         """The same with the images of all modes and points, or of some points if images are many."""
         images, proposal, n = self.points.images, self.points.proposal, len(self.points.images)
+        if n == 1:
+            return self
         some = slice(None, None, max(1, n // _MOST_IMAGES))
         points = np.concatenate(list(proposal.points[some] @ images.swapaxes(1, 2)))
         modes, index = _distinct_images(proposal.modes, images)
@@ -228,7 +261,8 @@ class LayerState:
         moments = self.layer.sites(points).moments(self.layer.fields(points))
         folded = evolve(self.points, proposal=everywhere, log_density=tiled)
         of_points = np.tile(self.weights[some], n)
-        return LayerState(self.layer, folded, self.log_partition, of_points / of_points.sum(), moments)
+        branch_weights = (of_points / of_points.sum())[:, None] * everywhere.shares
+        return LayerState(self.layer, folded, self.log_partition, branch_weights, moments)
 
 
 def _between(left: Array, values: Array, right: Array) -> Array:

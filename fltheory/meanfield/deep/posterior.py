@@ -72,9 +72,9 @@ class DeepPosterior(NeuronPosterior):
     def patterns(self, layer: int) -> tuple[Array, Array]:
         """Probabilities (B,) of the branches of a layer, most probable first, and <phi> in each, (B, P)."""
         state = self._unfolded[layer - 1]
-        shares = state.weights[:, None] * state.points.proposal.shares
+        shares = state.branch_weights
         probabilities = shares.sum(0)
-        order = np.argsort(-probabilities)
+        order = np.argsort(-probabilities)[: np.count_nonzero(probabilities)]
         activations = (shares.T @ state.moments.mean)[order] / probabilities[order][:, None]
         return probabilities[order], activations[:, self._member]
 
@@ -82,7 +82,7 @@ class DeepPosterior(NeuronPosterior):
         """Whether a barrier that grows with P parts the probable branches of a hidden layer."""
         state = self._unfolded[layer - 1]
         proposal = state.points.proposal
-        probable = proposal.modes[state.weights @ proposal.shares > _DISTINCT]
+        probable = proposal.modes[state.branch_weights.sum(0) > _DISTINCT]
         share = np.linspace(0.0, 1.0, _N_ON_THE_WAY)[:, None]
         ways = [first + share * (second - first) for first in probable for second in probable]
         heights = [state.layer.log_density(way) for way in ways]

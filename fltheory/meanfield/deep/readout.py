@@ -8,13 +8,16 @@ from attrs import evolve, frozen
 from fltheory.meanfield.deep.blocks import ClassBlocks, ClassSymmetry
 from fltheory.meanfield.deep.layer import Layer, LayerPoints, LayerState
 from fltheory.meanfield.deep.sites import ClassSites
-from fltheory.meanfield.quadrature import GroupedDual, GroupedEvaluation, GroupedTargets
+from fltheory.meanfield.fractions import ImposedFractions
+from fltheory.meanfield.quadrature.dual import GroupedDual, GroupedEvaluation
+from fltheory.meanfield.quadrature.groups import GroupedTargets
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.newton import minimise
 from fltheory.numerics.validation import Array
 
 _MAX_STEP = 1.0  # of t, in one Newton step
 _MOST_STEPS = 30
+_RARE = 1e-6  # the least share that is imposed on the way
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -26,6 +29,8 @@ class Readout:
     ----------
     noise
         N T.
+    fractions
+        Shares of codes that are imposed, if any, by activations of the classes.
     """
 
     groups: GroupedTargets
@@ -33,6 +38,7 @@ class Readout:
     readout_variance: float
     nonlinearity: Nonlinearity
     noise: float
+    fractions: ImposedFractions | None = None
 
     def layer(self, field: Array, below: ClassBlocks) -> Layer:
         """The law of its neurons at t (G, m) and K_{L-1}; latents are a / sigma_a and v."""
@@ -80,7 +86,11 @@ class Readout:
             radius=radius * float(root_counts.min()),
         )
         field, grouped = problem.field(found.x), last[found.x.tobytes()].grouped
-        state = self.layer(field, below).at(points, sites)
+        state = evolve(
+            self.layer(field, below).at(points, sites),
+            log_partition=grouped.log_partition,
+            branch_weights=grouped.branch_weights,
+        )
         residual = float(np.abs(self.symmetry.of_field(grouped.gradient)).max())
         return ReadoutSolution(field, grouped, state, residual)
 
@@ -113,6 +123,15 @@ class ReadoutSolution:
     grouped: GroupedEvaluation
     state: LayerState
     residual: float
+
+    def shares_of(self, fractions: ImposedFractions) -> Array:
+        """How common the neurons of each of these codes are among them, (k,)."""
+        state = self.state.unfolded()
+        probabilities = state.branch_weights.sum(0)
+        member = fractions.members(state.layer.activations(state.points.proposal.modes))
+        found = np.array([probabilities[member == c].sum() for c in range(len(fractions.shares))])
+        found = np.maximum(found, _RARE)
+        return np.asarray(found / found.sum())
 
 
 @frozen(eq=False)

@@ -7,8 +7,10 @@ import numpy as np
 from attrs import evolve, frozen
 
 from fltheory.meanfield.deep.equations import DeepEquations, DeepState, cooled
+from fltheory.meanfield.deep.layer import LayerPoints
 from fltheory.meanfield.deep.posterior import DeepPosterior
 from fltheory.meanfield.deep.start import draw, first_codes, guess
+from fltheory.meanfield.fractions import ImposedFractions, MissingCodeError
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.numerics.roots import Root, find_root
 from fltheory.numerics.validation import Array
@@ -21,6 +23,7 @@ _FAR, _ROUNDS_MERGED = 20.0, 3  # residual of the guess that all neurons are ali
 _MERGED = 0.01  # N T below which no neurons are alike, in units of where they begin to feel the targets
 _COOL, _WARMER, _MOST_WARMER = 1e-3, 3.0, 5  # N T to go up to where no guess leads to a solution
 _STEP, _LEAST_STEP = 0.4, 0.9  # factor in N T of a step down
+_SHORTER, _LEAST_SHIFT = 0.4, 0.02  # of steps towards imposed shares
 _COLDEST = 0.02  # share of the way's first N T from where the last step is to 0
 
 
@@ -48,8 +51,10 @@ class DeepSearch:
 
     def run(self, start: MeanFieldSolution | None) -> Root[DeepState] | None:
         """The solution near another one, or that of highest J found from guesses, or an attempt."""
-        noise = self.equations.readout.noise
+        noise, fractions = self.equations.readout.noise, self.equations.readout.fractions
         near = self._near(start)
+        if fractions is not None:
+            return near
         if near is not None and near.converged:
             return near
         found = self._cold(noise)
@@ -78,11 +83,35 @@ class DeepSearch:
         """The solution from one for other parameters, if its classes are the same."""
         if start is None or not isinstance(start.neuron, DeepPosterior):
             return None
-        state, here = start.neuron.state, self.equations
+        state = start.neuron.state
+        fractions = self.equations.readout.fractions
+        return self._from(self.equations, state) if fractions is None else self._imposed(fractions, state)
+
+    def _imposed(self, fractions: ImposedFractions, state: DeepState) -> Root[DeepState] | None:
+        """The solution at imposed shares of codes, these being led there from what they are."""
+        self._drawn(evolve(state, equations=self.equations), self.points)  # refuses codes that are none
+        found = state.solved.shares_of(fractions)
+        root, reached, step = None, 0.0, 1.0
+        while reached < 1.0 and step > _LEAST_SHIFT and not self._is_over:
+            trial = min(1.0, reached + step)
+            shifted = evolve(fractions, shares=(1.0 - trial) * found + trial * fractions.shares)
+            readout = evolve(self.equations.readout, fractions=shifted)
+            there = self._from(evolve(self.equations, readout=readout), state)
+            if there is None or not there.converged:
+                step *= _SHORTER
+            else:
+                root, state, reached = there, there.here, trial
+        return root if root is None or reached == 1.0 else evolve(root, converged=False)
+
+    def _from(self, here: DeepEquations, state: DeepState) -> Root[DeepState] | None:
+        """The solution of these equations near the state of others; None if classes are not the same."""
         known = state.equations
-        if state.numbers.size != here.n_unknowns or known.groups.targets.shape != here.groups.targets.shape:
+        if len(known.weight_variances) != len(here.weight_variances) or (
+            known.groups.targets.shape != here.groups.targets.shape
+        ):
             return None
-        first = self.redrawn(evolve(state, equations=evolve(here, points=known.points)), self.points)
+        numbers = here.pack(*known.unpack(state.numbers))
+        first = self.redrawn(evolve(state, equations=here, numbers=numbers), self.points)
         return None if first is None else self._settled(first, None)
 
     @property
@@ -156,12 +185,18 @@ class DeepSearch:
         return root
 
     def redrawn(self, state: DeepState, points: Points) -> DeepState | None:
-        """The same unknowns and t on points drawn for them."""
-        drawn = tuple(
-            draw(at.layer, state.equations, at.points.images, points.count, points.seed, at.points.modes)
-            for at in state.layers
-        )
+        """The same unknowns and t on points drawn for them; None if an imposed code is lost."""
+        try:
+            drawn = self._drawn(state, points)
+        except MissingCodeError:
+            return None
         return evolve(state.equations, points=drawn)(state.numbers, state)
+
+    def _drawn(self, state: DeepState, points: Points) -> tuple[LayerPoints, ...]:
+        return tuple(
+            draw(at.layer, state.equations, index, points.count, points.seed, at.points.modes)
+            for index, at in enumerate(state.layers)
+        )
 
 
 def _evaluate(numbers: Array, near: DeepState) -> DeepState | None:

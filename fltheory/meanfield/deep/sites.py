@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 from attrs import frozen
 
-from fltheory.meanfield.quadrature import IndependentSites
+from fltheory.meanfield.quadrature.sites import IndependentSites
 from fltheory.numerics.validation import Array
 
 _HALF_WIDTH, _SPACING = 7.0, 0.4  # of the nodes, in standard deviations

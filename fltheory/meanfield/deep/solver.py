@@ -10,7 +10,7 @@ from fltheory.meanfield.deep.posterior import DeepPosterior
 from fltheory.meanfield.deep.readout import Readout
 from fltheory.meanfield.deep.search import DeepSearch, Points
 from fltheory.meanfield.feasible import check_range
-from fltheory.meanfield.quadrature import GroupedTargets
+from fltheory.meanfield.quadrature.groups import GroupedTargets
 from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement, MeanFieldSolution
 from fltheory.model import Model
@@ -33,12 +33,16 @@ def solve_deep(model: Model, settings: Settings) -> MeanFieldSolution:
     ConvergenceError
         If no solution is found to the tolerance.
     """
+    if settings.code_fractions is not None:
+        free = solve_deep(model, evolve(settings, code_fractions=None))
+        settings = evolve(settings, start=free)
     equations = _equations(model, settings)
     coarse, fine = Points(_COARSE, settings.seed), Points(_FINE, settings.seed)
     search = DeepSearch(equations, coarse, settings.max_iterations, settings.report)
     root = search.run(settings.start)
     if root is None:
-        raise ConvergenceError("the theory found no first guess; try a higher temperature", last=None)
+        what = "first guess" if settings.code_fractions is None else "way to these fractions of codes"
+        raise ConvergenceError(f"the theory found no {what}; try a higher temperature", last=settings.start)
     if root.converged:
         root = search.polished(root, fine, settings.tolerance)
     solution = _solution(model, settings, root.here, search)
@@ -69,12 +73,16 @@ def _equations(model: Model, settings: Settings) -> DeepEquations:
     if model.scaled_temperature == 0.0:
         prior = model.nonlinearity.gaussian_kernel(model.input_kernel)
         check_range(prior, model.task.targets, model.input_kernel)
+    fractions = settings.code_fractions
+    if fractions is not None:
+        fractions = fractions.of_groups(groups.member)
     readout = Readout(
         groups,
-        ClassSymmetry.of(groups),
+        ClassSymmetry.of(groups) if fractions is None else ClassSymmetry.none(groups),
         model.readout_variance,
         model.nonlinearity,
         model.scaled_temperature,
+        fractions,
     )
     return DeepEquations(
         readout, model.weight_variances, (), _FIELD_TOLERANCE * min(settings.tolerance, 1e-4)

@@ -38,14 +38,13 @@ def guess(
     depth, variances = len(equations.weight_variances), equations.weight_variances
     shares = [min(strength * ((layer + 1) / depth) ** _RISE, _MOST) for layer in range(depth - 1)]
     kernels = _kernels(equations, shares, codes)
-    images = equations.readout.images
     field, layer = _converged(equations, kernels[-1], n_points, seed)
-    drawn = [draw(layer, equations, images, n_points, seed)]
+    drawn = [draw(layer, equations, depth - 1, n_points, seed)]
     state, conjugates = layer.at(drawn[0]), list[ClassBlocks]()
     for index in range(depth - 2, -1, -1):
         message = equations.symmetry.of_blocks(state.message).scaled(variances[index + 1])
         layer = equations.hidden_layer(message, kernels[index - 1] if index else None)
-        points = draw(layer, equations, equations.hidden_images(index), n_points, seed)
+        points = draw(layer, equations, index, n_points, seed)
         state = layer.at(points)
         conjugates, drawn = [message, *conjugates], [points, *drawn]
     on_points = evolve(equations, points=tuple(drawn))
@@ -88,10 +87,10 @@ def _kernels(equations: DeepEquations, shares: Sequence[float], codes: Array) ->
 
 def _converged(equations: DeepEquations, below: ClassBlocks, n_points: int, seed: int) -> tuple[Array, Layer]:
     """The t that minimises S at a given K_{L-1}, from zero, with points drawn anew on the way."""
-    readout = equations.readout
+    readout, last = equations.readout, len(equations.weight_variances) - 1
     field, modes = np.zeros_like(equations.groups.targets), None
     for _ in range(_MOST_STEPS):
-        points = draw(readout.layer(field, below), equations, readout.images, n_points, seed, modes)
+        points = draw(readout.layer(field, below), equations, last, n_points, seed, modes)
         moved = readout.solve(field, below, points, 1e-6, _RADIUS).field
         change, field, modes = np.abs(moved - field).max(), moved, points.modes
         if change < _SETTLED:
@@ -102,12 +101,15 @@ def _converged(equations: DeepEquations, below: ClassBlocks, n_points: int, seed
 def draw(
     layer: Layer,
     equations: DeepEquations,
-    images: Array,
+    index: int,
     n_points: int,
     seed: int,
     modes: Array | None = None,
 ) -> LayerPoints:
-    """Points that fit a layer, whose modes are sought from every code, known and random latents."""
+    """Points that fit a layer, the one of this index from 0.
+
+    Its modes are sought from every code, known modes and random latents.
+    """
     groups = equations.groups
     states = neuron_states(layer.nonlinearity, math.sqrt(float(groups.variances.max())))
     codes: Integers = code_patterns(groups.targets).astype(int)
@@ -118,4 +120,5 @@ def draw(
     random *= np.repeat([1.0, 3.0], _N_RANDOM // 2)[:, None]
     starts = [np.concatenate(along, axis=1), random, np.zeros((1, layer.n_latents))]
     starts += [] if modes is None else [modes]
-    return layer.find_points(images, np.concatenate(starts), n_points, seed)
+    fractions = equations.readout.fractions if equations.is_readout(index) else None
+    return layer.find_points(equations.images(index), np.concatenate(starts), n_points, seed, fractions)

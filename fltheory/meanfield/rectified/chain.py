@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from attrs import evolve, frozen
 
-from fltheory.meanfield.quadrature import GroupedTargets
+from fltheory.meanfield.quadrature.groups import GroupedTargets
 from fltheory.meanfield.rectified.classes import ClassMatrix
 from fltheory.meanfield.rectified.condensation import ClassRays, largest_gain
 from fltheory.meanfield.rectified.lattice import LayerProblem

@@ -6,7 +6,7 @@ import numpy as np
 from attrs import evolve
 
 from fltheory.errors import ConvergenceError
-from fltheory.meanfield.quadrature import GroupedTargets
+from fltheory.meanfield.quadrature.groups import GroupedTargets
 from fltheory.meanfield.rectified.chain import ChainPoint, ChainProblem
 from fltheory.meanfield.rectified.nodes import Lattice
 from fltheory.meanfield.rectified.posterior import RectifiedPosterior

@@ -8,7 +8,7 @@ import fltheory as flt
 from fltheory.meanfield.deep.blocks import ClassBlocks, ClassSymmetry
 from fltheory.meanfield.deep.layer import Layer
 from fltheory.meanfield.deep.sites import ClassSites
-from fltheory.meanfield.quadrature import GroupedTargets
+from fltheory.meanfield.quadrature.groups import GroupedTargets
 
 COUNTS = np.array([2.0, 3.0])
 MEMBER = np.array([0, 0, 1, 1, 1])

@@ -100,12 +100,12 @@ def test_on_from_a_solution(digits):
 
 def test_imposed_fractions(orthogonal):
     fractions = {(1, 0): 0.37, (0, 1): 0.37, (1, 1): 0.26}
-    frozen = ORTHOGONAL.solve(code_fractions=fractions)
+    frozen = ORTHOGONAL.solve(method="ep", code_fractions=fractions)
     for branch in frozen.branches:
         assert branch.probability == pytest.approx(fractions[branch.code], abs=1e-7)
     assert frozen.free_energy > orthogonal.free_energy + 0.05
     check_solution(frozen, tolerance=TOLERANCE)
-    own = ORTHOGONAL.solve(code_fractions={b.code: b.probability for b in orthogonal.branches})
+    own = ORTHOGONAL.solve(method="ep", code_fractions={b.code: b.probability for b in orthogonal.branches})
     np.testing.assert_allclose(own.kernel(1), orthogonal.kernel(1), atol=1e-3)
 
 
