@@ -128,6 +128,7 @@ def compare(theory: MeanFieldSolution, networks: PosteriorSamples) -> Comparison
     heading = (
         f"{model.nonlinearity!r}, L = {model.n_hidden_layers}, N = {model.width}, "
         f"N T = {model.scaled_temperature:.4g}, {networks.n_chains} chains of {networks.n_draws} draws"
+        f"{'; theory at imposed code fractions' if theory.has_imposed_codes else ''}"
     )
     sections = (_kernel_rows, _code_rows, _output_rows, _field_rows)
     return Comparison(heading, tuple(row for rows in sections for row in rows(theory, networks)))

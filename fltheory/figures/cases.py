@@ -27,6 +27,9 @@ class Case:
         from the prior. Slow cooling merges classes in deep sigmoidal networks.
     is_guided
         Whether the sampler is the posterior's own, with moves that the theory suggests, else ``HMC``.
+    is_frozen
+        Whether neurons of the last layer stay on the codes they happen on. The theory is then the one at
+        the shares of codes of the networks.
     has_theory
         Whether the theory describes these networks.
     quick_size
@@ -43,6 +46,7 @@ class Case:
     n_chains: int = 2
     is_annealed: bool = True
     is_guided: bool = False
+    is_frozen: bool = False
     has_theory: bool = True
     quick_size: tuple[int, int] = (12, 16)
     time_step: float = 0.03
@@ -77,7 +81,13 @@ def _classes(
 # Where structure is clearest, found by a scan: see docs/theory.md.
 DEEP = (
     Case("deep-linear", _classes(Linear(), 100, 100, 0.003, 3), n_warmup=300, time_step=0.015),
-    Case("deep-sigmoid", _classes(Sigmoid(), 100, 100, 0.02, 3), n_warmup=200, is_annealed=False),
+    Case(
+        "deep-sigmoid",
+        _classes(Sigmoid(), 100, 100, 0.02, 3),
+        n_warmup=200,
+        is_annealed=False,
+        is_frozen=True,
+    ),
     # At this ratio of P to N single neurons take over, which they do not in the limit of the theory.
     Case(
         "deep-relu",
@@ -102,5 +112,5 @@ _WIDE = _classes(Sigmoid(), 300, 24, 0.02, 2)
 _LAZY = evolve(_WIDE, readout_scaling="lazy", temperature=0.02)
 SCALINGS = (
     Case("wide-lazy", _LAZY, n_warmup=150),
-    Case("wide-non-lazy", _WIDE, n_warmup=150, is_annealed=False),
+    Case("wide-non-lazy", _WIDE, n_warmup=150, is_annealed=False, is_frozen=True),
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve, field, frozen
 
+from fltheory.coding import code_fractions
 from fltheory.errors import ConvergenceError
 from fltheory.figures.cases import Case
 from fltheory.meanfield.solution import MeanFieldSolution
@@ -90,16 +91,17 @@ class Workshop:
 
     def theory(self, case: Case) -> MeanFieldSolution | None:
         """The theory of a case; None where there is none or it does not converge."""
-        case = self._sized(case)
         if not case.has_theory:
             return None
-        return self._once(f"{case.name}: theory", lambda: self._solved(case))
+        return self._once(f"{self._sized(case).name}: theory", lambda: self._solved(case))
 
     def _solved(self, case: Case) -> MeanFieldSolution | None:
+        sized = self._sized(case)
+        fractions = code_fractions(self.networks(case)) if case.is_frozen else None
         try:
-            return case.posterior.solve(seed=self.seed, progress=self.progress)
+            return sized.posterior.solve(code_fractions=fractions, seed=self.seed, progress=self.progress)
         except (ConvergenceError, ValueError) as error:
-            self.report(f"{case.name}: no theory ({' '.join(str(error).split())})")
+            self.report(f"{sized.name}: no theory ({' '.join(str(error).split())})")
             return None
 
     def _once(self, what: str, compute: Callable[[], _Answer]) -> _Answer:

@@ -142,6 +142,8 @@ class MeanFieldSolution(Representation):
         How far exact neurons are from EP, or two runs of particles from one another, which is twice
         the standard error of the solution, or solutions of a deep network on two sets of points (the
         kernels of all layers together); None for one layer by quadrature and where EP was not checked.
+    has_imposed_codes
+        Whether the shares of codes were imposed, not found.
     """
 
     model: Model
@@ -153,6 +155,7 @@ class MeanFieldSolution(Representation):
     method: str
     action_path: tuple[float, ...] = field(default=())
     agreement: Agreement | None = None
+    has_imposed_codes: bool = False
 
     def __repr__(self) -> str:
         branches = ", ".join(f"{b.probability:.3f}" for b in self.branches)
@@ -162,7 +165,8 @@ class MeanFieldSolution(Representation):
             f"{'' if self.certificate is None else f'certificate={self.certificate:.6f}, '}"
             f"{len(self.outliers)} outliers, "
             f"free_energy={self.free_energy:.6g}, residual={self.residual:.1e}, method={self.method!r}"
-            f"{'' if self.agreement is None else f', {self.agreement}'})"
+            f"{'' if self.agreement is None else f', {self.agreement}'}"
+            f"{', imposed code fractions' if self.has_imposed_codes else ''})"
         )
 
     @property

@@ -39,7 +39,7 @@ def solve_model(model: Model, settings: Settings) -> MeanFieldSolution:
     """
     if settings.start is not None:
         settings = evolve(settings, start=uncorrected(settings.start))
-    solution = _solve(model, settings)
+    solution = evolve(_solve(model, settings), has_imposed_codes=settings.code_fractions is not None)
     is_linear = model.nonlinearity.is_linear and not model.is_lazy  # solved at its width
     return corrected(solution, settings.seed) if settings.finite_width and not is_linear else solution
 

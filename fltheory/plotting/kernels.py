@@ -8,12 +8,14 @@ from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.numerics.validation import Array, check_instance
 from fltheory.plotting.style import (
     BOUNDARIES,
     KERNELS,
     add_colours,
     mark_classes,
+    name_of_theory,
     panels,
     scale,
     styled,
@@ -67,7 +69,7 @@ def plot_kernels(*representations: Representation, layer: int = 1, ax: object = 
 
 
 def draw_kernel(
-    panel: Axes, networks: Representation, theory: Representation | None, layer: int
+    panel: Axes, networks: Representation, theory: MeanFieldSolution | None, layer: int
 ) -> tuple[AxesImage, Array]:
     """The kernel of networks, with that of the theory above the diagonal if there is one."""
     kernel = networks.kernel(layer)
@@ -78,15 +80,15 @@ def draw_kernel(
     for which in ("x", "y"):
         mark_classes(panel, networks.model, colours, which, named=which == "x")
     if theory is not None:
-        _name_halves(panel, BOUNDARIES[colours])
+        _name_halves(panel, BOUNDARIES[colours], name_of_theory(theory))
     return image, kernel
 
 
-def _name_halves(panel: Axes, colour: str) -> None:
+def _name_halves(panel: Axes, colour: str, upper: str) -> None:
     panel.axline((0.0, 0.0), slope=1.0, color=colour, linewidth=0.5)
     around = withStroke(linewidth=1.5, foreground="black" if colour == "white" else "white")
     where: dict[str, Any] = {"transform": panel.transAxes, "color": colour, "path_effects": [around]}
-    panel.text(0.97, 0.96, "theory", ha="right", va="top", fontsize=7.0, **where)
+    panel.text(0.97, 0.96, upper, ha="right", va="top", fontsize=7.0, **where)
     panel.text(0.03, 0.04, "networks", ha="left", va="bottom", fontsize=7.0, **where)
 
 

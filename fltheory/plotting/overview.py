@@ -20,6 +20,7 @@ from fltheory.plotting.style import (
     check_theories,
     grid,
     name_of,
+    name_of_theory,
     styled,
 )
 
@@ -96,8 +97,9 @@ def _draw_alignments(panel: Axes, networks: "PosteriorSamples", theory: MeanFiel
     panel.bar(layers - 0.2, before, 0.38, color="0.85", label="before learning")
     panel.bar(layers + 0.2, after, 0.38, yerr=errors, color=NETWORKS, label="networks")
     if theory is not None:
+        label = name_of_theory(theory)
         expected = [kernel_alignment(theory, int(layer)).alignment for layer in layers]
-        panel.plot(layers + 0.2, expected, "D", color=THEORY, markersize=5, fillstyle="none", label="theory")
+        panel.plot(layers + 0.2, expected, "D", color=THEORY, markersize=5, fillstyle="none", label=label)
     add_legend(panel, "upper left", fontsize=7.0)
     panel.set(ylim=(0.0, 1.7), xlim=(0.3, layers[-1] + 0.7), xticks=layers, yticks=(0.0, 0.5, 1.0))
     panel.set(xlabel="layer", ylabel="alignment with targets", title="kernel alignment")

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.model import Model
 from fltheory.numerics.validation import Array, check_instance, check_integer, check_sequence, describe
-from fltheory.plotting.style import NETWORKS, THEORY, add_legend, check_theories, panels, styled, title_of
+from fltheory.plotting.style import (
+    NETWORKS,
+    THEORY,
+    add_legend,
+    check_theories,
+    name_of_theory,
+    panels,
+    styled,
+    title_of,
+)
 
 if TYPE_CHECKING:  # torch is not needed to plot a theory
     from fltheory.network.samples import PosteriorSamples
@@ -130,19 +139,19 @@ def _draw_histogram(
     has_tails = not (model.nonlinearity.is_bounded or model.nonlinearity.is_linear)
     panel.hist(readouts[:, 0], bins=_N_BINS, density=True, log=has_tails, color=NETWORKS, label="networks")
     if theory is not None and has_tails:
-        panel.stairs(*_drawn_density(theory, outputs[0], model.width), **_LINE)
+        panel.stairs(*_drawn_density(theory, outputs[0], model.width), **_LINE, label=name_of_theory(theory))
     elif theory is not None:
         laws, (low, high) = _branch_laws(theory, outputs), panel.get_xlim()
         ends = [mean[0] + side * np.sqrt(c[0, 0]) for p, mean, c in laws if p > _RARE for side in (-3.0, 3.0)]
         a = np.linspace(min(low, *ends), max(high, *ends), 800)
-        panel.plot(a, _density(laws, a), **_LINE)
+        panel.plot(a, _density(laws, a), **_LINE, label=name_of_theory(theory))
     if theory is not None:
         add_legend(panel)
     panel.set_xlabel(f"readout weight to output {outputs[0]}")
     panel.set_ylabel("density")
 
 
-_LINE: dict[str, Any] = {"color": THEORY, "linewidth": 1.2, "label": "theory"}
+_LINE: dict[str, Any] = {"color": THEORY, "linewidth": 1.2}
 
 _Law = tuple[float, Array, Array]  # probability, mean and covariance of the readouts of a branch
 

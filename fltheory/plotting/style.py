@@ -34,6 +34,11 @@ _PERCENTILE, _OUTLYING = 99.5, 1.3  # a colour scale ends there if the largest v
 _MOST_NAMES = 12  # of classes along an axis
 
 
+def name_of_theory(theory: MeanFieldSolution) -> str:
+    """How a figure calls it."""
+    return "theory at these shares" if theory.has_imposed_codes else "theory"
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw in this style, and leave settings as they were.

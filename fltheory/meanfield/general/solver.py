@@ -56,7 +56,8 @@ def _check_covered(model: Model, settings: Settings) -> None:
     if model.n_hidden_layers != 2:
         raise ValueError(
             "n_hidden_layers: expected 1 or 2, up to which solve() covers bounded nonlinearities on inputs "
-            f"that are not orthogonal (sample() covers any depth); got {model.n_hidden_layers}"
+            "that are not orthogonal, and method='ep' (sample() covers any depth); got "
+            f"{model.n_hidden_layers}"
         )
     if settings.method == "particles":
         raise ValueError("method: expected 'auto' or 'ep' for two hidden layers, got 'particles'")
