@@ -44,7 +44,7 @@ class LayerPair:
     hidden
         The first layer, under its Kt.
     readout
-        The second, on the kernel of the first (or on what stands in for it on the way).
+        The second, on the kernel of the first.
     action
         J, per neuron.
     """
@@ -62,17 +62,6 @@ class LayerPair:
     def residual(self) -> float:
         """Norm of the gap, relative to the message."""
         return float(np.linalg.norm(self.gap) / np.linalg.norm(self.readout.message))
-
-
-@frozen(eq=False)
-class Blend:
-    """On the way to hard problems the readout sees share * K_1 + (1 - share) * guess."""
-
-    share: float = 1.0
-    guess: Array | None = None
-
-    def __call__(self, kernel: Array) -> Array:
-        return kernel if self.guess is None else self.share * kernel + (1.0 - self.share) * self.guess
 
 
 @define(eq=False)
@@ -93,7 +82,6 @@ class KernelSearch:
     problem: ReadoutProblem
     n_directions: int
     report: Callable[[float], None]
-    blend: Blend = field(factory=Blend)
     path: list[float] = field(factory=list)
 
     def begin(self, guess: Array, first: Readout) -> LayerPair:
@@ -173,11 +161,11 @@ class KernelSearch:
 
     def _pair(self, hidden: CoreSolution, near: Readout) -> LayerPair | None:
         state = hidden.state
-        readout = self.problem.again(self.blend(state.kernel), near)
+        readout = self.problem.again(state.kernel, near)
         if readout is None:
             return None
         information = 0.5 * float((state.conjugate.total * state.kernel).sum()) - state.log_partition
-        return LayerPair(hidden, readout, readout.point.value - self.blend.share * information)
+        return LayerPair(hidden, readout, readout.point.value - information)
 
     def _curvature(self, pair: LayerPair, response: Array) -> Array:
         """d(V^T message V) / dM in coordinates, (k, k), by readouts at K_1 moved along each coordinate."""
@@ -186,7 +174,7 @@ class KernelSearch:
         size = _STEP * float(np.abs(coordinates(state.overlap)).max())
         columns = []
         for move in moves:
-            there = self.problem.again(self.blend(state.kernel + size * move), pair.readout)
+            there = self.problem.again(state.kernel + size * move, pair.readout)
             change = np.zeros_like(move) if there is None else there.message - pair.readout.message
             columns.append(coordinates(v.T @ change @ v) / size)
         return np.stack(columns, axis=1)

@@ -10,7 +10,7 @@ from fltheory.meanfield.feasible import check_range
 from fltheory.meanfield.general.lattice import Lattice
 from fltheory.meanfield.general.message import Readout, ReadoutProblem
 from fltheory.meanfield.general.posterior import GeneralDeepPosterior
-from fltheory.meanfield.general.search import Blend, KernelSearch, LayerPair
+from fltheory.meanfield.general.search import KernelSearch, LayerPair
 from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement, MeanFieldSolution
 from fltheory.model import Model
@@ -22,9 +22,6 @@ _SPACING, _FINER = 2.0, 1.6  # of the lattice on the way, and at the solution
 _TOLERANCE = 1e-3  # relative, of the equations of the first layer
 _ACTIVE, _SILENT = 0.9, 0.1  # of phi's range: what a neuron is on the classes of its code, and on others
 _SHARE = 0.5  # of codes in the first guess of K_1, beside the prior's kernel
-_WAY = ((0.15, 4), (0.3, 4), (0.45, 4), (0.6, 5), (0.75, 5), (0.9, 5))  # blends on a way, and steps at each
-_ON_THE_WAY = 0.1
-_WAY_SHARES, _JITTER = (0.6, 0.75, 0.9), 0.02  # of codes in its first guess, and a diagonal added to it
 _READOUT_STEPS = 40
 
 
@@ -67,7 +64,7 @@ def _check_covered(model: Model, settings: Settings) -> None:
 
 
 class _Attempt:
-    """One model's layers, and the ways to a solution."""
+    """The layers of one model, and where to start."""
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self.model, self.settings = model, settings
@@ -98,26 +95,11 @@ class _Attempt:
         return Lattice(self.factor, self.model.nonlinearity, self.patterns, spacing)
 
     def run(self) -> tuple[LayerPair, bool]:
-        """From the given start or a guess, and where that fails on a way to hard problems."""
-        last: LayerPair | None = None
-        try:
-            pair = self._from_start() or self._cold()
-            last, converged = self._search(pair, _TOLERANCE, self.settings.max_iterations)
-            if converged:
-                return last, True
-        except ConvergenceError:
-            if self.settings.start is not None:
-                raise
-        try:
-            pair, converged = self._along_way()
-        except ConvergenceError:
-            if last is None:
-                raise
-            return last, False
-        return (pair, converged) if converged or last is None else (last, False)
+        """From the given start or a guess; whether it converged."""
+        return self._search(self._from_start() or self._cold())
 
-    def _search(self, pair: LayerPair, tolerance: float, steps: int) -> tuple[LayerPair, bool]:
-        return self.search.run(pair, tolerance=tolerance, max_iterations=steps)
+    def _search(self, pair: LayerPair) -> tuple[LayerPair, bool]:
+        return self.search.run(pair, tolerance=_TOLERANCE, max_iterations=self.settings.max_iterations)
 
     def refined(self, pair: LayerPair) -> tuple[LayerPair, bool]:
         """The solution on a finer lattice, from that on the coarser one."""
@@ -127,7 +109,7 @@ class _Attempt:
             finer = self.search.resume(state.conjugate, state.kernel, pair.readout)
         except ConvergenceError:
             return pair, False
-        return self._search(finer, _TOLERANCE, self.settings.max_iterations)
+        return self._search(finer)
 
     def _from_start(self) -> LayerPair | None:
         """On from a solution of this kind for as many inputs and outputs."""
@@ -140,39 +122,14 @@ class _Attempt:
         return self.search.resume(state.conjugate, state.kernel, first)
 
     def _cold(self) -> LayerPair:
-        guess = self._guess(_SHARE)
+        guess = self._guess()
         return self.search.begin(guess, self._first_readout(guess))
 
-    def _along_way(self) -> tuple[LayerPair, bool]:
-        """The readout sees first a guess of K_1, then ever more of K_1 itself."""
-        guess, first = self._trusted_guess()
-        self.search = evolve(self.search, lattice=self._lattice(_SPACING))
-        self.search.blend = Blend(_WAY[0][0], guess)
-        pair = self.search.begin(guess, first)
-        for share, steps in _WAY:
-            self.search.blend = Blend(share, guess)
-            state = pair.hidden.state
-            pair = self.search.resume(state.conjugate, state.kernel, pair.readout)
-            pair, _ = self._search(pair, _ON_THE_WAY, steps)
-        self.search.blend = Blend()
-        state = pair.hidden.state
-        pair = self.search.resume(state.conjugate, state.kernel, pair.readout)
-        return self._search(pair, _TOLERANCE, self.settings.max_iterations)
-
-    def _trusted_guess(self) -> tuple[Array, Readout]:
-        for share in _WAY_SHARES:
-            guess = self._guess(share) + _JITTER * share * np.eye(len(self.factor))
-            try:
-                return guess, self._first_readout(guess)
-            except ConvergenceError:
-                continue
-        raise ConvergenceError("the readout layer is resolved on no guess of the first layer's kernel")
-
-    def _guess(self, share: float) -> Array:
+    def _guess(self) -> Array:
         """K_1 between that of the prior and that of neurons on all codes but the constant ones."""
         coded = self.patterns[np.ptp(self.patterns, axis=1) > 0]
         prior = self.model.nonlinearity.gaussian_kernel(self.model.input_kernel)
-        return np.asarray((1.0 - share) * prior + share * coded.T @ coded / len(coded))
+        return np.asarray((1.0 - _SHARE) * prior + _SHARE * coded.T @ coded / len(coded))
 
     def _first_readout(self, guess: Array) -> Readout:
         found, fractions = self.free.first(guess, None, _READOUT_STEPS), self.settings.code_fractions
