@@ -69,10 +69,13 @@ class Comparison:
         Which networks were compared.
     rows
         One for each quantity.
+    has_imposed_codes
+        Whether the theory is the one at imposed shares of codes.
     """
 
     heading: str
     rows: tuple[Row, ...]
+    has_imposed_codes: bool = False
 
     @property
     def worst(self) -> Row | None:
@@ -103,6 +106,8 @@ class Comparison:
             lines.append(f"{row.quantity:{width}}{values}{errors}{'  frozen' if row.frozen else ''}")
         if any(row.frozen and row.quantity.startswith(_SHARE) for row in self.rows):
             lines.append("frozen codes: the rest of the table is given the shares that the chains settled on")
+            if not self.has_imposed_codes:
+                lines.append("theory at these: solve(code_fractions=fltheory.code_fractions(networks))")
         if self.worst is not None:
             lines.append(f"largest gap: {self.worst.score:.1f} standard errors ({self.worst.quantity})")
         return "\n".join(lines)
@@ -131,7 +136,8 @@ def compare(theory: MeanFieldSolution, networks: PosteriorSamples) -> Comparison
         f"{'; theory at imposed code fractions' if theory.has_imposed_codes else ''}"
     )
     sections = (_kernel_rows, _code_rows, _output_rows, _field_rows)
-    return Comparison(heading, tuple(row for rows in sections for row in rows(theory, networks)))
+    rows = tuple(row for section in sections for row in section(theory, networks))
+    return Comparison(heading, rows, theory.has_imposed_codes)
 
 
 def _check_same(theory: MeanFieldSolution, networks: PosteriorSamples) -> None:

@@ -250,3 +250,19 @@ def test_arguments_of_the_wrong_kind_are_named(sigmoid):
         compare(SIGMOID.solve(), SIGMOID.solve())
     with pytest.raises(TypeError, match="^theory"):
         compare(True, sigmoid)
+
+
+def test_where_codes_are_frozen_the_table_names_the_theory_that_tells_freezing_from_error():
+    frozen_share = Row("share of code 1-0", theory=0.3, network=0.5, gap=0.2, frozen=True)
+    hint = "solve(code_fractions=fltheory.code_fractions(networks))"
+    assert hint in str(Comparison("networks", (frozen_share,)))
+    assert hint not in str(Comparison("networks", (frozen_share,), has_imposed_codes=True))
+    assert hint not in str(Comparison("networks", (evolve(frozen_share, frozen=False),)))
+
+
+def test_a_theory_at_imposed_fractions_says_so(sigmoid):
+    free = SIGMOID.solve()
+    own = SIGMOID.solve(code_fractions={branch.code: branch.probability for branch in free.branches})
+    assert "imposed code fractions" in repr(own)
+    assert "imposed code fractions" not in repr(free)
+    assert "theory at imposed code fractions" in compare(own, sigmoid).heading

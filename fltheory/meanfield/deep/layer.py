@@ -124,15 +124,9 @@ class Layer:
         log_weights = -values[kept] - 0.5 * np.log(curvature).sum(1) + np.log(sizes)
         roots = axes / np.sqrt(curvature)[:, None, :]
         tails = np.empty((0, self.n_latents, self.n_latents))
-        if fractions is None:
-            mixing = Mixing.free(len(kept))
-        else:
-            activations = self.activations(modes[kept])
-            mixing = fractions.mixing(activations)
-            fractions.require(mixing, activations)
-        proposal = Proposal.around(modes[kept], roots, log_weights, mixing, tails, n_points, seed)
-        if fractions is not None:
-            proposal = proposal.restricted(self.activations(proposal.points))
+        proposal = Proposal.imposing(
+            fractions, self.activations, modes[kept], roots, log_weights, tails, n_points, seed
+        )
         return LayerPoints.under(proposal, images)
 
     def at(self, points: "LayerPoints", sites: ClassSites | None = None) -> "LayerState":

@@ -31,6 +31,7 @@ _SOFT = 1e-8  # added to their Gram matrix, relative
 _LARGEST_COMBINATION = 20.0
 _ROUNDING = 2e-4  # of J, that is no worse
 _PROGRESS, _SLACK = 0.8, 1.5  # of the residual: enough whatever J does; and what is no step back
+_SMALL = 1e-300
 _N_TRIALS = 6
 _SHRINK = 0.35
 
@@ -141,7 +142,7 @@ class KernelSearch:
             base = _combination(history) if combined and trial == 0 else history[-1]
             length = _SHRINK ** max(0, trial - combined)
             step = newton(base.gap)
-            step *= length * min(1.0, largest / np.abs(step).max())
+            step *= length * min(1.0, largest / max(np.abs(step).max(), _SMALL))
             total = base.total + length * mixing * _outside(base.gap, new)
             total += old @ matrix(newton.response @ step, self.n_directions) @ old.T
             overlap = new.T @ base.kernel @ new + matrix(step, self.n_directions)

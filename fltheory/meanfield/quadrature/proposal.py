@@ -5,7 +5,7 @@ branch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import numpy as np
@@ -61,6 +61,36 @@ class Proposal:
     mixing: Mixing
 
     @classmethod
+    def imposing(
+        cls,
+        fractions: ImposedFractions | None,
+        activations: Callable[[Array], Array],
+        modes: Array,
+        roots: Array,
+        log_weights: Array,
+        tails: Array,
+        n_points: int,
+        seed: int,
+    ) -> Self:
+        """Like ``around``; where shares of codes are imposed, ``activations`` (n, G) at (n, m) tell these.
+
+        Raises
+        ------
+        MissingCodeError
+            If no mode has one of the codes.
+        """
+        if fractions is None:
+            mixing = Mixing.free(len(modes))
+            return cls.around(modes, roots, log_weights, mixing, tails, n_points, seed)
+        at_modes = activations(modes)
+        mixing = fractions.mixing(at_modes)
+        fractions.require(mixing, at_modes)
+        drawn = cls.around(modes, roots, log_weights, mixing, tails, n_points, seed)
+        shares = mixing.restricted(drawn.shares, activations(drawn.points))
+        restricted: Self = evolve(drawn, shares=shares)
+        return restricted
+
+    @classmethod
     def around(
         cls,
         modes: Array,
@@ -96,10 +126,6 @@ class Proposal:
         free = softmax(log_weights)
         shares = branch_shares(points, modes, _NARROW * roots, free)
         return cls(points, log_density, shares, modes, free, means, roots_of_all, mixed, mixing)
-
-    def restricted(self, activations: Array) -> Self:
-        """The same where codes are imposed and each point, of activations (S, G), has its own alone."""
-        return evolve(self, shares=self.mixing.restricted(self.shares, activations))
 
     def imposed(self, points: Array, weights: Array, activations: Array, probabilities: Array) -> Array:
         """Weights (n,) of neurons at points (n, m), such that branches have their probabilities (B,)."""
@@ -182,14 +208,16 @@ def find_proposal(
     roots = modes / np.sqrt(curvature)[:, None, :]
     log_weights = -values[kept] - 0.5 * np.log(curvature).sum(1)
     tails = np.reshape([scale * _stretched(ray) for ray in rays], (-1, m, m))
-    if fractions is None:
-        mixing = Mixing.free(len(kept))
-        return Proposal.around(points[kept], roots, log_weights, mixing, tails, n_points, seed)
-    activations = sites.cumulants(points[kept] @ field.T)[1]
-    mixing = fractions.mixing(activations)
-    fractions.require(mixing, activations)
-    proposal = Proposal.around(points[kept], roots, log_weights, mixing, tails, n_points, seed)
-    return proposal.restricted(sites.cumulants(proposal.points @ field.T)[1])
+    return Proposal.imposing(
+        fractions,
+        lambda a: sites.cumulants(a @ field.T)[1],
+        points[kept],
+        roots,
+        log_weights,
+        tails,
+        n_points,
+        seed,
+    )
 
 
 def _stretched(ray: Ray) -> Array:
