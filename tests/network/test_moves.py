@@ -279,6 +279,20 @@ class TestCodeMoves:
         assert len(further["weights"]) == 4  # the same code, fitted anew
         assert not torch.equal(further["means"], memory["means"])
 
+    def test_a_single_stuck_neuron_is_enough(self) -> None:
+        """Its weight would never let it go: none of its code is proposed."""
+        target = make_target(n_samples=6, n_inputs=6, width=40)
+        moves = make_moves(target)
+        blocks, neurons = moves.of(target), Neurons(target)
+        memory, active = blocks.memory(), torch.as_tensor(moves.groups == 0).double()
+        x = GaussianMixture.recalled(memory).draw(3 * 40, generator()).reshape(3, 40, -1)
+        x[1, 7] = (50.0 * active - 25.0) @ torch.linalg.pinv(neurons.factor).mT
+        before = GaussianMixture.recalled(memory).log_density(x[1, 7:8])
+        mixture = GaussianMixture.recalled(after_calls(blocks, memory, x))
+        assert len(mixture.weights) == 4
+        torch.testing.assert_close(mixture.means[-1], x[1, 7])
+        assert float(mixture.log_density(x[1, 7:8]) - before) > 100.0
+
     def test_nothing_is_learned_after_warm_up(self) -> None:
         target = make_target()
         sampler, aim = BlockIndependence(), moving(target, make_moves(target))

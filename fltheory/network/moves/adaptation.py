@@ -11,7 +11,6 @@ from fltheory.network.moves.neurons import Neurons
 from fltheory.sampler.blocks import Memory
 
 _MOST_CODES = 8
-_FEWEST = 6  # neurons of a code, of all chains, for which a component is fitted
 _WEIGHT = 0.02  # of each component
 _FAR = 30.0  # of the squared distance, beyond what chance allows, from where a neuron is outside
 
@@ -50,7 +49,8 @@ class Adaptation:
         codes, member, counts = torch.unique(
             self.codes(stuck), dim=0, return_inverse=True, return_counts=True
         )
-        common = [int(k) for k in counts.argsort(descending=True) if counts[k] >= _FEWEST]
+        # Single neurons count: one of a code that is never proposed would never leave it.
+        common = counts.argsort(descending=True)[:_MOST_CODES]
         fits = [self._fit(stuck[member == k]) for k in common]
         return self._joined(memory, codes[common], fits)
 
