@@ -171,11 +171,5 @@ class SymmetricEvaluation:
         return self.problem.coordinates(self.grouped.gradient)
 
     def newton_step(self) -> Array:
-        n_groups, m = self.grouped.gradient.shape
-        scale = np.repeat(self.problem.root_counts, m)
-        matrix = scale[:, None] * self.grouped.output_covariance() * scale
-        matrix[np.diag_indices_from(matrix)] += self.grouped.dual.noise + 1e-12
-        index = np.arange(n_groups)
-        matrix.reshape(n_groups, m, n_groups, m)[index, :, index, :] += self.grouped.output_spread()
         basis = self.problem.basis
-        return np.asarray(-np.linalg.solve(basis @ matrix @ basis.T, self.gradient))
+        return np.asarray(-np.linalg.solve(basis @ self.grouped.hessian() @ basis.T, self.gradient))

@@ -81,13 +81,19 @@ class GroupedEvaluation:
         return 3.0 / math.sqrt(self.relative_ess * len(self.weights))
 
     def newton_step(self) -> Array:
+        root = np.sqrt(self.dual.groups.counts)[:, None]
+        step = np.linalg.solve(self.hessian(), -(root * self.gradient).ravel())
+        return np.asarray(step.reshape(self.gradient.shape) / root, dtype=np.float64)
+
+    def hessian(self) -> Array:
+        """Second derivative of S in sqrt(n) t, (G m, G m)."""
         n_groups, m = self.gradient.shape
-        matrix = self.output_covariance() * np.repeat(self.dual.groups.counts, m)
+        scale = np.repeat(np.sqrt(self.dual.groups.counts), m)
+        matrix = scale[:, None] * self.output_covariance() * scale
         matrix[np.diag_indices_from(matrix)] += self.dual.noise + 1e-12
         index = np.arange(n_groups)
         matrix.reshape(n_groups, m, n_groups, m)[index, :, index, :] += self.output_spread()
-        step = np.linalg.solve(matrix, -self.gradient.ravel())
-        return np.asarray(step.reshape(n_groups, m), dtype=np.float64)
+        return np.asarray(matrix)
 
     def output_covariance(self) -> Array:
         """Covariance over a of <phi>_a a^T of one input a group, (G m, G m), inside what mixes freely."""
@@ -144,10 +150,5 @@ class RootCountsEvaluation:
         return -self.solve(self.gradient[..., None], np.empty((self.gradient.size, 0)))[..., 0]
 
     def solve(self, right: Array, curvature: Array) -> Array:
-        n_groups, m = self.gradient.shape
-        scale = np.repeat(self.root.ravel(), m)
-        matrix = scale[:, None] * self.grouped.output_covariance() * scale + curvature @ curvature.T
-        matrix[np.diag_indices_from(matrix)] += self.grouped.dual.noise + 1e-12
-        index = np.arange(n_groups)
-        matrix.reshape(n_groups, m, n_groups, m)[index, :, index, :] += self.grouped.output_spread()
-        return np.asarray(np.linalg.solve(matrix, right.reshape(n_groups * m, -1)).reshape(right.shape))
+        matrix = self.grouped.hessian() + curvature @ curvature.T
+        return np.asarray(np.linalg.solve(matrix, right.reshape(len(matrix), -1)).reshape(right.shape))
