@@ -8,8 +8,8 @@ from attrs import evolve, frozen
 
 from fltheory.meanfield.quadrature.groups import GroupedTargets
 from fltheory.meanfield.rectified.classes import ClassMatrix
-from fltheory.meanfield.rectified.condensation import ClassRays, largest_gain
 from fltheory.meanfield.rectified.lattice import LayerProblem
+from fltheory.meanfield.rectified.layer import ChainLayer
 from fltheory.meanfield.rectified.nodes import Lattice
 from fltheory.numerics.validation import Array
 
@@ -52,7 +52,7 @@ class ChainProblem:
 
 @frozen(eq=False)
 class ChainState:
-    """Order parameters: t (C, m), Kt_1 ... Kt_{L-1}, and zbar^T K_0^{-1} zbar of condensed neurons (C,)."""
+    """Order parameters: t (C, m), Kt_1 ... Kt_{L-1}, and zbar^T K^{-1} zbar of condensed neurons (L, C)."""
 
     field: Array
     conjugates: tuple[ClassMatrix, ...]
@@ -94,32 +94,25 @@ class ChainPoint:
         return (*self.state.conjugates, ClassMatrix(last, np.zeros(len(last))))
 
     @cached_property
-    def rays(self) -> ClassRays:
-        """On which neurons of the first layer condense."""
-        groups = self.problem.groups
-        return ClassRays.of(self.conjugates[0], groups.variances, groups.counts, self.problem.slopes)
-
-    @cached_property
-    def layers(self) -> tuple[LayerProblem, ...]:
+    def layers(self) -> tuple[ChainLayer, ...]:
         """One after another, each on the kernel of the one below."""
-        problem, found = self.problem, list[LayerProblem]()
+        problem, found = self.problem, list[ChainLayer]()
         below = ClassMatrix(np.zeros((len(problem.counts),) * 2), problem.groups.variances)
         for number, variance in enumerate((*problem.weight_variances[1:], 1.0), start=1):
             found.append(self.layer_on(number, below))
             if number < problem.n_hidden_layers:
-                below = self.kernel(number, found) * variance
+                below = found[-1].kernel * variance
         return tuple(found)
 
-    def layer_on(self, number: int, below: ClassMatrix) -> LayerProblem:
+    def layer_on(self, number: int, below: ClassMatrix) -> ChainLayer:
         """A layer (1 to L) on a given kernel from below."""
-        problem = self.problem
-        conjugate = self.conjugates[number - 1]
-        return LayerProblem(problem.counts, conjugate, below, problem.slopes, problem.lattice)
+        problem, conjugate = self.problem, self.conjugates[number - 1]
+        bulk = LayerProblem(problem.counts, conjugate, below, problem.slopes, problem.lattice)
+        return ChainLayer(bulk, self.state.amplitudes[number - 1])
 
-    def kernel(self, number: int, layers: list[LayerProblem] | None = None) -> ClassMatrix:
+    def kernel(self, number: int) -> ClassMatrix:
         """<phi phi^T> of a layer (1 to L), condensed neurons included."""
-        kernel = (self.layers if layers is None else layers)[number - 1].kernel
-        return kernel + self.rays.kernel(self.state.amplitudes) if number == 1 else kernel
+        return self.layers[number - 1].kernel
 
     @cached_property
     def output_gap(self) -> Array:
@@ -142,8 +135,8 @@ class ChainPoint:
 
     @property
     def excess(self) -> Array:
-        """lambda - 1 of each class's ray, (C,): zero where neurons have condensed."""
-        return self.rays.strengths - 1.0
+        """lambda - 1 of each ray, (L, C): zero where neurons have condensed."""
+        return np.stack([layer.excess for layer in self.layers])
 
     @cached_property
     def value(self) -> float:
@@ -151,18 +144,20 @@ class ChainPoint:
         problem, t = self.problem, self.state.field
         weighted = problem.counts[:, None] * t
         value = float((weighted * (0.5 * problem.noise * t - problem.groups.targets)).sum())
-        value += self.layers[-1].log_partition - 0.5 * float(self.state.amplitudes.sum())
-        for layer in self.layers[:-1]:
-            value -= 0.5 * layer.conjugate.trace_with(layer.kernel, problem.counts) - layer.log_partition
+        *hidden, last = self.layers
+        value += last.bulk.log_partition + 0.5 * float(last.amplitudes @ last.excess)
+        for layer in hidden:
+            bulk = layer.bulk
+            value -= 0.5 * bulk.conjugate.trace_with(bulk.kernel, problem.counts) - bulk.log_partition
+            value -= 0.5 * float(layer.amplitudes.sum())
         return value
 
     @cached_property
     def gains(self) -> tuple[float, ...]:
         """lambda_1 ... lambda_L: at most 1."""
-        counts, slopes = self.problem.counts, self.problem.slopes
-        return tuple(largest_gain(layer.conjugate, layer.below, counts, slopes) for layer in self.layers)
+        return tuple(layer.gain for layer in self.layers)
 
     @property
     def edge(self) -> float:
         """Largest probability at an end of a lattice."""
-        return max(layer.edge for layer in self.layers)
+        return max(layer.bulk.edge for layer in self.layers)

@@ -12,17 +12,17 @@ and the bulk is what is left when the ray on which they sit is cut off.
 """
 
 import math
-from functools import cached_property, reduce
+from functools import cached_property
 
 import numpy as np
 from attrs import frozen
 
 from fltheory.meanfield.rectified.classes import ClassMatrix
-from fltheory.meanfield.rectified.nodes import Lattice, along, inverse, quadratic, score, trapezoid
+from fltheory.meanfield.rectified.nodes import Lattice, inverse, log_gaussian, score, trapezoid
 from fltheory.meanfield.rectified.sites import OutsideDomainError, RectifiedSite
 from fltheory.numerics.validation import Array
 
-_LOWEST = -600.0  # logarithm below which a sum counts as nothing
+_HIGHEST = 600.0  # logarithm of a weight over its inner sum, beyond which the sum is as good as nothing
 
 
 @frozen(eq=False)
@@ -112,24 +112,27 @@ class LayerProblem:
     @cached_property
     def _sums(self) -> tuple[float, Array, Array]:
         """log Z; weight / inner sum; and the weight of each node of h, both (H, ..., H)."""
-        tables, scales = self._rows
-        inner = along(tables, self._split[1])
-        grids = np.ix_(*self.fields)
-        precision = inverse(self.conjugate.blocks)
-        outer = reduce(np.add, np.ix_(*scales)) - 0.5 * quadratic(precision, grids)
+        scales, inner = self._rows[1], self._inward[-1]
         if self.is_first:
-            for grid in grids:
-                outer = outer + trapezoid(grid)
+            scales = [scale + trapezoid(nodes) for scale, nodes in zip(scales, self.fields, strict=True)]
+        outer = log_gaussian(inverse(self.conjugate.blocks), self.fields, scales)
         with np.errstate(divide="ignore"):
-            exponent = outer + np.log(inner)
+            exponent = np.log(inner)
+        exponent += outer
         largest = float(exponent.max())
         if not math.isfinite(largest):
             raise OutsideDomainError
-        weights = np.exp(exponent - largest)
+        outer -= largest  # in place from here on: these are the largest arrays
+        ratio = np.exp(np.minimum(outer, _HIGHEST, out=outer), out=outer)
+        ratio *= inner > 0.0
+        weights = np.multiply(ratio, inner, out=exponent)
         total = float(weights.sum())
+        if not total >= 1.0:  # the largest weight is, unless its inner sum underflows
+            raise OutsideDomainError
         log_partition = largest + math.log(total) + self._log_measure()
-        ratio = np.where(exponent - largest > _LOWEST, np.exp(np.minimum(outer - largest, -_LOWEST)), 0.0)
-        return log_partition, ratio / total, weights / total
+        ratio /= total
+        weights /= total
+        return log_partition, ratio, weights
 
     def _log_measure(self) -> float:
         """Of one cell, and of the Gaussians' norms."""
@@ -156,21 +159,35 @@ class LayerProblem:
         return self._sums[0]
 
     @cached_property
-    def joint(self) -> list[Array]:
-        """Probability of (h_c, u_c) for each class, (H, U)."""
-        tables, _ = self._rows
-        found = []
-        for c, table in enumerate(tables):
-            others = [np.eye(len(t.T)) if d == c else t for d, t in enumerate(tables)]
-            inner = along(others, self._split[1])
-            axes = [d for d in range(len(tables)) if d != c]
-            found.append(table * np.tensordot(self._sums[1], inner, (axes, axes)))
+    def _inward(self) -> list[Array]:
+        """The weight of u with one axis after another summed over: u_1 becomes a last axis h_1, and so on."""
+        found = [self.coupling]
+        for table in self.tables:
+            found.append(_sum_first(found[-1], table))
         return found
 
     @cached_property
+    def _outward(self) -> tuple[list[Array], Array]:
+        """Probability of (h_c, u_c) for each class, (H, U), and that of u, (U, ..., U).
+
+        The derivatives of the sums of ``_inward``, from the last of them to the first.
+        """
+        found, back = list[Array](), self._sums[1]
+        for table, before in zip(self.tables[::-1], self._inward[-2::-1], strict=True):
+            n_fields, n_centres = table.shape
+            found.append(table * (back.reshape(-1, n_fields).T @ before.reshape(n_centres, -1).T))
+            back = _sum_last(back, table)
+        return found[::-1], np.asarray(self.coupling * back)
+
+    @property
+    def joint(self) -> list[Array]:
+        """Probability of (h_c, u_c) for each class, (H, U)."""
+        return self._outward[0]
+
+    @property
     def centre_weights(self) -> Array:
         """Probability of u, (U, ..., U)."""
-        return np.asarray(self._split[1] * along([t.T for t in self._rows[0]], self._sums[1]))
+        return self._outward[1]
 
     @property
     def field_weights(self) -> Array:
@@ -211,3 +228,15 @@ class LayerProblem:
         same = (np.diagonal(sums) - self.counts * own) / (self.counts * (self.counts - 1))
         np.fill_diagonal(blocks, same)
         return ClassMatrix(blocks, own - same)
+
+
+def _sum_first(tensor: Array, table: Array) -> Array:
+    """Over the first axis u of (U, ...), with a table (H, U): (..., H)."""
+    n_fields, n_centres = table.shape
+    return np.asarray(tensor.reshape(n_centres, -1).T @ table.T).reshape(*tensor.shape[1:], n_fields)
+
+
+def _sum_last(tensor: Array, table: Array) -> Array:
+    """Over the last axis h of (..., H), with a table (H, U): (U, ...)."""
+    n_fields, n_centres = table.shape
+    return np.asarray(table.T @ tensor.reshape(-1, n_fields).T).reshape(n_centres, *tensor.shape[:-1])

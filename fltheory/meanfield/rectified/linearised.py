@@ -23,13 +23,13 @@ class Linearised:
     Attributes
     ----------
     point
-        Where.
+        Where; the derivatives may be those of a point nearby.
     moves
         Symmetric directions of (t, Kt), orthonormal, (n, r).
     shares
-        Symmetric directions of the log amplitudes of classes with condensed neurons, (C, k).
+        Symmetric directions of the log amplitudes of condensed neurons, (L C, k).
     jacobian
-        Derivatives of the residual along ``moves`` and of lambda, (r + C, r + k).
+        Derivatives of the residual along ``moves`` and of lambda, (r + L C, r + k).
     """
 
     point: ChainPoint
@@ -39,14 +39,15 @@ class Linearised:
 
     @classmethod
     def at(cls, point: ChainPoint, symmetry: ClassSymmetry, active: Booleans) -> "Linearised":
-        """Around a point, with the amplitudes of these classes free."""
+        """Around a point, with these amplitudes (L, C) free."""
         counts, state = point.problem.counts, point.state
         x = state.pack(counts)
         moves = _fixed(lambda v: _average(state.unpack(v, counts), symmetry).pack(counts), len(x))
-        shares = _fixed(lambda v: np.where(active, (symmetry.permutations @ v).mean(0), 0.0), len(active))
+        shares = _fixed(lambda v: _average_amplitudes(v.reshape(active.shape), symmetry, active), active.size)
         states = [state.unpack(x + _DIFFERENCE * move, counts) for move in moves.T]
         states += [
-            evolve(state, amplitudes=state.amplitudes * np.exp(_DIFFERENCE * share)) for share in shares.T
+            evolve(state, amplitudes=state.amplitudes * np.exp(_DIFFERENCE * share.reshape(active.shape)))
+            for share in shares.T
         ]
         columns = [_difference(point, there, moves) for there in states]
         return cls(point, moves, shares, np.stack(columns, axis=1))
@@ -59,49 +60,47 @@ class Linearised:
     @cached_property
     def inner_step(self) -> Array:
         """Newton's step in (t, Kt) at fixed amplitudes, (n,)."""
-        return self.step_for(self.point)
-
-    def step_for(self, there: ChainPoint) -> Array:
-        """The same for another point nearby."""
         r = self.moves.shape[1]
-        off = self.moves.T @ there.residual
-        return -np.asarray(self.moves @ np.linalg.solve(self.jacobian[:r, :r], off))
+        return -np.asarray(self.moves @ np.linalg.solve(self.jacobian[:r, :r], self.residual))
 
     @cached_property
     def climb(self) -> tuple[Array, bool]:
-        """Step in log amplitudes (C,) that climbs J at optimal t and Kt, and whether J is concave there."""
+        """Step in log amplitudes (L, C) that climbs J at optimal t and Kt, and whether J is concave there."""
         r, k = self.moves.shape[1], self.shares.shape[1]
+        amplitudes = self.point.state.amplitudes
         if not k:
-            return np.zeros(len(self.shares)), True
+            return np.zeros_like(amplitudes), True
         own, across = self.jacobian[:r, :r], self.jacobian[:r, r:]
         back, direct = self.jacobian[r:, :r], self.jacobian[r:, r:]
         solved = np.linalg.solve(own, np.column_stack([across, self.residual]))
-        weighted = self.shares.T * self.point.state.amplitudes  # J rises by a (lambda - 1) / 2 with log a
-        slope = weighted @ (self.point.excess - back @ solved[:, k])
+        weighted = self.shares.T * amplitudes.ravel()  # J rises by a (lambda - 1) / 2 with log a
+        slope = weighted @ (self.point.excess.ravel() - back @ solved[:, k])
         curvature = weighted @ (direct - back @ solved[:, :k])
-        values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
+        scale = 1.0 / np.sqrt(np.maximum(np.abs(np.diagonal(curvature)), 1e-300))
+        values, vectors = np.linalg.eigh(0.5 * np.outer(scale, scale) * (curvature + curvature.T))
         size = np.maximum(np.abs(values), _FLATTEST * np.abs(values).max())
-        return self.shares @ (vectors @ ((vectors.T @ slope) / size)), bool((values < 0).all())
+        step = self.shares @ (scale * (vectors @ ((vectors.T @ (scale * slope)) / size)))
+        return step.reshape(amplitudes.shape), bool((values < 0).all())
 
     def response(self, growth: Array) -> Array:
-        """How (t, Kt) follow log amplitudes that grow by ``growth`` (C,), (n,)."""
+        """How (t, Kt) follow log amplitudes that grow by ``growth`` (L, C), (n,)."""
         r = self.moves.shape[1]
-        force = self.jacobian[:r, r:] @ (self.shares.T @ growth)
+        force = self.jacobian[:r, r:] @ (self.shares.T @ growth.ravel())
         return -np.asarray(self.moves @ np.linalg.solve(self.jacobian[:r, :r], force))
 
     @property
     def newton(self) -> tuple[Array, Array]:
-        """Newton's step in all: (n,) and (C,)."""
+        """Newton's step in all: (n,) and (L, C)."""
         r = self.moves.shape[1]
         rows = np.concatenate([self.jacobian[:r], self.shares.T @ self.jacobian[r:]])
-        off = np.concatenate([self.residual, self.shares.T @ self.point.excess])
-        step = -np.linalg.solve(rows, off)
-        return self.moves @ step[:r], self.shares @ step[r:]
+        excess = self.point.excess
+        step = -np.linalg.solve(rows, np.concatenate([self.residual, self.shares.T @ excess.ravel()]))
+        return self.moves @ step[:r], (self.shares @ step[r:]).reshape(excess.shape)
 
 
 def _difference(here: ChainPoint, state: ChainState, moves: Array) -> Array:
     there = evolve(here, state=state)
-    off = [moves.T @ (there.residual - here.residual), there.excess - here.excess]
+    off = [moves.T @ (there.residual - here.residual), (there.excess - here.excess).ravel()]
     return np.concatenate(off) / _DIFFERENCE
 
 
@@ -112,6 +111,12 @@ def _average(state: ChainState, symmetry: ClassSymmetry) -> ChainState:
         ClassMatrix((pi @ kt.blocks @ pi.mT).mean(0), (pi @ kt.diagonal).mean(0)) for kt in state.conjugates
     )
     return evolve(state, field=(pi @ state.field @ turns.mT).mean(0), conjugates=conjugates)
+
+
+def _average_amplitudes(amplitudes: Array, symmetry: ClassSymmetry, active: Booleans) -> Array:
+    """The same of amplitudes (L, C), none where not ``active``: (L C,)."""
+    averaged = (symmetry.permutations @ amplitudes.T).mean(0).T
+    return np.where(active, averaged, 0.0).ravel()
 
 
 def _fixed(project: Callable[[Array], Array], size: int) -> Array:

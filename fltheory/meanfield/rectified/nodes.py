@@ -58,35 +58,31 @@ def inverse(matrix: Array) -> Array:
     return np.asarray((vectors / values) @ vectors.T)
 
 
-def along(matrices: list[Array], tensor: Array) -> Array:
-    """Multiply a tensor by a matrix along each axis."""
-    for matrix in matrices:
-        tensor = np.tensordot(tensor, matrix, (0, 1))
-    return tensor
+def log_gaussian(precision: Array, nodes: list[Array], own: list[Array]) -> Array:
+    """-x^T M x / 2 and a term of each x_c alone at all nodes, in few passes over them, (H, ..., H)."""
+    grids, total = np.ix_(*nodes), np.zeros(())
+    for c, (grid, alone) in enumerate(zip(grids, own, strict=True)):
+        term = (alone - 0.5 * precision[c, c] * nodes[c] ** 2).reshape(grid.shape)
+        for d in range(c):
+            term = term - precision[c, d] * grids[d] * grid
+        total = total + term
+    return total
 
 
-def quadratic(matrix: Array, grids: tuple[Array, ...]) -> Array:
-    """x^T M x at all nodes."""
-    total = np.zeros(())
-    for c, one in enumerate(grids):
-        for d, other in enumerate(grids):
-            total = total + matrix[c, d] * one * other
-    return np.asarray(total)
-
-
-def trapezoid(grid: Array) -> Array:
+def trapezoid(nodes: Array) -> Array:
     """Logarithms of the weights of nodes on an interval, in cells."""
-    weights = np.zeros(grid.size)
+    weights = np.zeros(nodes.size)
     weights[[0, -1]] = -math.log(2.0)
-    return weights.reshape(grid.shape)
+    return weights
 
 
 def score(covariance: Array, nodes: list[Array], weights: Array) -> Array:
     """C^{-1} <x x^T> C^{-1} - C^{-1}: twice the derivative of log E_{N(x|0,C)} f by C."""
-    second = np.empty_like(covariance)
-    grids = np.ix_(*nodes)
-    for c, one in enumerate(grids):
-        for d, other in enumerate(grids[: c + 1]):
-            second[c, d] = second[d, c] = float((weights * (one * other)).sum())
+    second, axes = np.empty_like(covariance), range(len(nodes))
+    for c in axes:
+        for d in axes[: c + 1]:
+            pair = weights.sum(tuple(a for a in axes if a not in (c, d)))  # (nodes of d, nodes of c)
+            moment = nodes[c] ** 2 @ pair if c == d else nodes[d] @ pair @ nodes[c]
+            second[c, d] = second[d, c] = float(moment)
     precision = inverse(covariance)
     return np.asarray(precision @ second @ precision - precision)

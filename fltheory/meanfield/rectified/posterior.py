@@ -9,7 +9,9 @@ from scipy import linalg
 
 from fltheory.meanfield.ensemble import NeuronEnsemble, moments
 from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior, NewInputs
+from fltheory.meanfield.outliers import CondensedNeurons
 from fltheory.meanfield.rectified.chain import ChainPoint
+from fltheory.meanfield.rectified.condensation import ClassRays
 from fltheory.meanfield.rectified.drawing import draw_preactivations
 from fltheory.model import Model
 from fltheory.numerics.validation import Array, Integers
@@ -20,7 +22,7 @@ _ROUNDING = 1e-10  # added to kernels of drawn neurons
 
 @frozen(eq=False)
 class RectifiedPosterior(NeuronPosterior):
-    """A bulk in every layer, and condensed neurons in the first.
+    """A bulk in every layer, and condensed neurons, in the first or in others.
 
     Attributes
     ----------
@@ -51,49 +53,58 @@ class RectifiedPosterior(NeuronPosterior):
 
     @property
     def branches(self) -> BranchTable:
-        """One: neurons of the readout layer are spread over one heavy-tailed law."""
+        """One: neurons of the readout layer's bulk are spread over one heavy-tailed law."""
         variance, field = self.model.readout_variance, self.field
-        activity = self.point.layers[-1].averages[0][self._member]
+        activity = self.point.layers[-1].bulk.averages[0][self._member]
         mean = variance * field.T @ activity
         kernel = self._bulk(self.model.n_hidden_layers)
         second = variance * np.eye(len(mean)) + variance**2 * field.T @ kernel @ field
         return BranchTable(np.ones(1), mean[None], (second - np.outer(mean, mean))[None], activity[None])
 
+    @property
+    def readout_covariance(self) -> Array:
+        readouts = self.outliers.readouts
+        return np.asarray(super().readout_covariance + readouts.T @ readouts)
+
+    @cached_property
+    def outliers(self) -> CondensedNeurons:
+        """Those of the readout layer, with abar = sigma_a^2 t^T phi(zbar), (12)."""
+        last, slopes = self.model.n_hidden_layers, self.point.problem.slopes
+        activations = self.kernel_parts(last).patterns
+        readouts = self.model.readout_variance * activations @ self.field
+        return CondensedNeurons(readouts, self._condensed_preactivations(last), slopes)
+
     def is_discrete(self, layer: int) -> bool:
         """Whether some neurons of a layer have condensed: they stay where they are."""
-        return bool(len(self._condensed(layer)))
+        return self.point.layers[layer - 1].has_condensed
 
     def kernel_parts(self, layer: int) -> KernelParts:
-        rays = self.point.rays.activations
-        patterns = self._condensed(layer)[:, None] * rays[self._where(layer)][:, self._member]
-        return KernelParts(self._bulk(layer), patterns)
+        return KernelParts(self._bulk(layer), self._along(layer, self._rays(layer).activations))
 
     def conjugate_kernel(self, layer: int) -> Array:
         return self.point.conjugates[layer - 1].expand(self._member)
 
     def _bulk(self, layer: int) -> Array:
         """<phi phi^T> of all but the condensed neurons, (P, P)."""
-        return self.point.layers[layer - 1].kernel.expand(self._member)
+        return self.point.layers[layer - 1].bulk.kernel.expand(self._member)
 
-    def _where(self, layer: int) -> Integers:
-        """The classes with condensed neurons in a layer, strongest first, (k,)."""
-        amplitudes = self.point.state.amplitudes if layer == 1 else np.zeros(0)
-        order = np.argsort(-amplitudes)
-        return np.asarray(order[amplitudes[order] > 0])
+    def _rays(self, layer: int) -> ClassRays:
+        return self.point.layers[layer - 1].rays
 
-    def _condensed(self, layer: int) -> Array:
-        """By how much their zbar exceed those of unit cost, (k,)."""
-        return np.asarray(np.sqrt(self.point.state.amplitudes[self._where(layer)]))
+    def _along(self, layer: int, rays: Array) -> Array:
+        """What condensed neurons of a layer, strongest first, have of rays over classes (C, C): (k, P)."""
+        amplitudes = self.point.state.amplitudes[layer - 1]
+        where = [c for c in np.argsort(-amplitudes) if amplitudes[c] > 0]
+        return np.asarray(np.sqrt(amplitudes[where])[:, None] * rays[where][:, self._member])
 
     def _condensed_preactivations(self, layer: int) -> Array:
         """zbar on the training inputs, (k, P)."""
-        along = self.point.rays.preactivations[self._where(layer)][:, self._member]
-        return np.asarray(self._condensed(layer)[:, None] * along)
+        return self._along(layer, self._rays(layer).preactivations)
 
     # Neurons -----------------------------------------------------------------------------------------
 
     def draw(self, n: int, layer: int, rng: np.random.Generator) -> tuple[Array, Array | None]:
-        """In the first layer condensed neurons with z = sqrt(n) zbar among n - k others, in random order."""
+        """The condensed neurons with z = sqrt(n) zbar among n - k others, in random order."""
         condensed = math.sqrt(n) * self._condensed_preactivations(layer)[:n]
         bulk = self._draw_bulk(n - len(condensed), layer, rng)
         z = np.concatenate([condensed, bulk])[rng.permutation(n)]
@@ -104,7 +115,7 @@ class RectifiedPosterior(NeuronPosterior):
     def _draw_bulk(self, n: int, layer: int, rng: np.random.Generator) -> Array:
         if n == 0:
             return np.empty((0, len(self._member)))
-        return draw_preactivations(self.point.layers[layer - 1], n, self._member, rng)
+        return draw_preactivations(self.point.layers[layer - 1].bulk, n, self._member, rng)
 
     def _draw_readouts(self, z: Array, rng: np.random.Generator) -> Array:
         """a given z, N(sigma_a^2 t^T phi, sigma_a^2)."""
@@ -126,7 +137,7 @@ class RectifiedPosterior(NeuronPosterior):
         """The readout layer's neurons, and what they answer."""
         z, noise = self._neurons[-1], self.model.scaled_temperature
         readouts = self._draw_readouts(z, np.random.default_rng([self.seed, 1]))
-        outputs = self.model.task.targets - noise * self.field
+        outputs = self.model.task.targets - noise * self.field - self.outliers.outputs
         weights = np.full(len(z), 1.0 / len(z))
         return NeuronEnsemble(np.asarray(self.model.nonlinearity(z)), readouts, weights, outputs, noise)
 
@@ -134,11 +145,14 @@ class RectifiedPosterior(NeuronPosterior):
         return self._ensemble.training_variance()
 
     def predict(self, inputs: NewInputs) -> tuple[Array, Array]:
-        """The variance is without what the kernels below the last layer fluctuate, which is not known."""
+        """The variance is that of the readout layer's bulk: what else fluctuates is not known."""
         below = self._up_to(self.model.n_hidden_layers - 1, inputs)
         regression, rest = self._regression(self.model.n_hidden_layers, below)
         spread = np.maximum(np.diagonal(rest), 0.0)
-        return self._ensemble.predict(self.model.nonlinearity, self._neurons[-1] @ regression.T, spread)
+        centres = self._neurons[-1] @ regression.T
+        mean, variance = self._ensemble.predict(self.model.nonlinearity, centres, spread)
+        far, _ = self._condensed_activity(self.model.n_hidden_layers, regression)
+        return mean + far.T @ self.outliers.readouts, variance
 
     def kernel(self, layer: int, inputs: NewInputs) -> Array:
         found = self._up_to(layer, inputs)
@@ -157,7 +171,7 @@ class RectifiedPosterior(NeuronPosterior):
 
     def _regression(self, layer: int, below: NewInputs) -> tuple[Array, Array]:
         """C (n', P) and R (n', n') with z_* | z ~ N(C z, R) in a layer."""
-        kernel = self.point.layers[layer - 1].below.expand(self._member)
+        kernel = self.point.layers[layer - 1].bulk.below.expand(self._member)
         weights = linalg.solve(kernel, below.cross.T, assume_a="pos").T
         return weights, below.own - weights @ below.cross.T
 

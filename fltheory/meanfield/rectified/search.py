@@ -26,8 +26,10 @@ _WEAK = 0.2  # lambda_L at the high N T where the path starts, in linear respons
 _STEEPEST, _SHORTEST = math.log(2.0), 0.05  # steps in log N T
 _COLDEST = 1e-3  # N T, in units of where the path starts, from which the last step is to 0
 _ROUGH = 1e-4  # residual on the way
-_LONGEST = 0.5  # step in log amplitude
-_FAINT = 1e-3  # amplitude, in units of the smallest n_c, below which a class has no condensed neuron
+_LONGEST, _LONGEST_ABOVE = 0.5, 3.0  # step in log amplitude in the first layer, and above
+_FAINT = 1e-3  # share of a kernel below which a class has no condensed neuron
+_NEW = 1e-2  # and with which one starts where another would gain
+OVERLOOKED = 1e-4  # lambda - 1 from which it would
 _OVER = 1e-3  # lambda_1 - 1 at fixed amplitudes from which they are too small for the path to go on
 _SLOW = 0.3  # contraction of the residual above which the derivatives are taken anew
 _INNER_STEPS = 12
@@ -67,14 +69,14 @@ class ChainSearch:
         """
         problem, n_classes = self.problem, len(self.problem.counts)
         none = ClassMatrix(np.eye(n_classes), np.zeros(n_classes))
-        rays = ClassRays.of(none, problem.groups.variances, problem.counts, problem.slopes)
-        twice = np.repeat(np.arange(n_classes), 2)  # two inputs of each class tell all
         kernels = [ClassMatrix(np.zeros((n_classes,) * 2), problem.groups.variances)]
+        rays = ClassRays.of(none, kernels[0], problem.counts, problem.slopes)
+        twice = np.repeat(np.arange(n_classes), 2)  # two inputs of each class tell all
         for variance in (*problem.weight_variances[1:], 1.0):
             full = np.asarray(self.nonlinearity.gaussian_kernel(kernels[-1].expand(twice)))
             blocks = full[::2, 1::2]
             kernel = ClassMatrix(blocks, np.diagonal(full)[::2] - np.diagonal(blocks))
-            kernel = kernel + rays.kernel(amplitudes) if len(kernels) == 1 else kernel
+            kernel = kernel + rays.kernel(amplitudes[0]) if len(kernels) == 1 else kernel
             kernels.append(kernel * variance)
         return kernels
 
@@ -104,23 +106,31 @@ class ChainSearch:
         except (OutsideDomainError, np.linalg.LinAlgError):
             return None
 
-    def settle(self, state: ChainState, tolerance: float) -> ChainPoint | None:
-        """Solve for t and Kt at fixed amplitudes, from nearby."""
-        here, lines = self.point(state), None
+    def settle(
+        self, state: ChainState, tolerance: float, near: Linearised | None = None
+    ) -> Linearised | None:
+        """Solve for t and Kt at fixed amplitudes, from nearby; ``near`` lends its derivatives."""
+        here = self.point(state)
+        if here is None:
+            return None
+        lines, is_fresh = (self._fixed(here), True) if near is None else (evolve(near, point=here), False)
         for _ in range(_INNER_STEPS):
-            if here is None or size(here) < tolerance:
-                return here
-            lines = self._fixed_amplitudes(here) if lines is None else lines
-            there = self._along(here, lines.step_for(here)) if lines is not None else None
-            if there is None:
+            if lines is None or size(lines.point) < tolerance:
+                return lines
+            here = lines.point
+            there = self._along(here, lines.inner_step)
+            if there is not None:
+                self.report(size(there))
+                is_fresh = size(there) > _SLOW * size(here)
+                lines = self._fixed(there) if is_fresh else evolve(lines, point=there)
+            elif is_fresh:
                 return None
-            lines = lines if size(there) < _SLOW * size(here) else None
-            here = there
-            self.report(size(here))
+            else:
+                lines, is_fresh = self._fixed(here), True
         return None
 
-    def _fixed_amplitudes(self, here: ChainPoint) -> Linearised | None:
-        return self.linearised(here, np.zeros(len(self.problem.counts), dtype=bool))
+    def _fixed(self, here: ChainPoint) -> Linearised | None:
+        return self.linearised(here, np.zeros(here.state.amplitudes.shape, dtype=bool))
 
     def linearised(self, here: ChainPoint, active: Booleans) -> Linearised | None:
         """The derivatives at a point, or None at the border of where layers have laws."""
@@ -146,19 +156,20 @@ class ChainSearch:
         start, state = self.first_guess(None, amplitudes)
         if start < wanted:
             start, state = self.first_guess(wanted, amplitudes)
-        here, step = self.at(start).settle(state, _ROUGH), _STEEPEST
+        lines, step = self.at(start).settle(state, _ROUGH), _STEEPEST
         before: ChainPoint | None = None
-        while here is not None and here.problem.noise > wanted and here.excess.max() < _OVER:
+        while lines is not None and lines.point.problem.noise > wanted and lines.point.excess.max() < _OVER:
+            here = lines.point
             noise = max(here.problem.noise * math.exp(-step), wanted)
             noise = 0.0 if wanted == 0.0 and noise < _COLDEST * start else noise
-            there = self.at(noise).settle(self._ahead(here, before, noise), _ROUGH)
+            there = self.at(noise).settle(self._ahead(here, before, noise), _ROUGH, lines)
             if there is not None:
-                before, here, step = here, there, min(1.4 * step, _STEEPEST)
+                before, lines, step = here, there, min(1.4 * step, _STEEPEST)
             elif step < _SHORTEST:
                 return None
             else:
                 step *= 0.5
-        return here if here is not None and here.excess.max() < _OVER else None
+        return lines.point if lines is not None and lines.point.excess.max() < _OVER else None
 
     def at(self, noise: float) -> "ChainSearch":
         """The same at another N T."""
@@ -177,15 +188,18 @@ class ChainSearch:
 
     def condense(self, here: ChainPoint, tolerance: float, max_iterations: int) -> ChainPoint:
         """Climb J in the amplitudes, as far as the equations can be solved."""
+        lines: Linearised | None = None
         for _ in range(max_iterations):
             if error(here) < tolerance:
                 break
-            lines = self.linearised(here, here.state.amplitudes > 0)
+            lines = self.linearised(here, here.state.amplitudes > 0) if lines is None else lines
             there = None if lines is None else self._newton(lines)
+            is_quick = there is not None and error(there) < _SLOW * error(here)
             there = self._climb(lines) if there is None and lines is not None else there
             if there is None:
                 break
             here = self._without_faint(there)
+            lines = evolve(lines, point=here) if lines is not None and is_quick and here is there else None
             self.report(error(here))
         return here
 
@@ -193,36 +207,49 @@ class ChainSearch:
         """A step in all unknowns, if J is concave there and it helps."""
         here, counts = lines.point, self.problem.counts
         climb, concave = lines.climb
-        if not concave or np.abs(climb).max() > _LONGEST:
+        if not concave or _length(climb) > 1.0:
             return None
         step, growth = lines.newton
         moved = here.state.unpack(here.state.pack(counts) + step, counts)
-        there = self.point(evolve(moved, amplitudes=here.state.amplitudes * np.exp(growth)))
+        there = self.point(evolve(moved, amplitudes=here.state.amplitudes * _factor(growth)))
         return there if there is not None and error(there) < 0.7 * error(here) else None
 
     def _climb(self, lines: Linearised) -> ChainPoint | None:
         """A step of the amplitudes alone, after which the rest is solved again."""
         state, (step, _) = lines.point.state, lines.climb
         if size(lines.point) > _ROUGH:
-            return self.settle(state, _ROUGH)
-        step = step * min(1.0, _LONGEST / max(float(np.abs(step).max()), 1e-300))
+            settled = self.settle(state, _ROUGH, lines)
+            return None if settled is None else settled.point
+        step = step / max(_length(step), 1.0)
         x, counts = state.pack(self.problem.counts), self.problem.counts
         for length in (1.0, 0.4, 0.15, 0.05):
             ahead = state.unpack(x + lines.response(length * step), counts)
-            grown = evolve(ahead, amplitudes=state.amplitudes * np.exp(length * step))
-            there = self.settle(grown, _ROUGH)
+            grown = evolve(ahead, amplitudes=state.amplitudes * _factor(length * step))
+            there = self.settle(grown, _ROUGH, lines)
             if there is not None:
-                return there
+                return there.point
         return None
+
+    def complete(self, here: ChainPoint, tolerance: float, max_iterations: int) -> ChainPoint:
+        """Condense, and let neurons condense elsewhere where one more would climb J."""
+        for _ in range(here.state.amplitudes.size):
+            here = self.condense(here, tolerance, max_iterations)
+            state = here.state
+            overlooked = (state.amplitudes == 0) & (_strengths(here) > 1.0 + OVERLOOKED)
+            if error(here) >= tolerance or not overlooked.any():
+                break
+            started = np.where(overlooked, _NEW * _noticeable(here), state.amplitudes)
+            here = ChainPoint(self.problem, evolve(state, amplitudes=started))
+        return here
 
     def _without_faint(self, here: ChainPoint) -> ChainPoint:
         """Drop condensed neurons that have all but gone."""
         amplitudes = here.state.amplitudes
-        faint = (amplitudes > 0) & (amplitudes < _FAINT * self.problem.counts.min()) & (here.excess < 0)
+        faint = (amplitudes > 0) & (amplitudes < _FAINT * _noticeable(here)) & (here.excess < 0)
         if not faint.any():
             return here
         left = self.settle(evolve(here.state, amplitudes=np.where(faint, 0.0, amplitudes)), _ROUGH)
-        return here if left is None else left
+        return here if left is None else left.point
 
 
 def size(point: ChainPoint) -> float:
@@ -234,3 +261,31 @@ def error(point: ChainPoint) -> float:
     """Largest of the residual and of what keeps condensed neurons from being tight."""
     active = point.state.amplitudes > 0
     return max(size(point), float(np.abs(point.excess[active]).max(initial=0.0)))
+
+
+def _length(step: Array) -> float:
+    """Of a step in log amplitudes (L, C), in units of the longest.
+
+    Above the first layer it may be long: an amplitude there is the multiplier of lambda <= 1, and
+    lambda is nearly linear in it.
+    """
+    longest = np.full((len(step), 1), _LONGEST_ABOVE)
+    longest[0] = _LONGEST
+    return float(np.abs(step / longest).max())
+
+
+def _factor(growth: Array) -> Array:
+    """Of amplitudes, to first order 1 + ``growth``: linear upwards, and positive."""
+    return np.where(growth > 0, 1.0 + growth, np.exp(np.minimum(growth, 0.0)))
+
+
+def _strengths(point: ChainPoint) -> Array:
+    """lambda of each class in each layer, (L, C)."""
+    return np.stack([layer.rays.strengths for layer in point.layers])
+
+
+def _noticeable(point: ChainPoint) -> Array:
+    """Amplitudes that would give each class all of its kernel, (L, C)."""
+    own = np.stack([np.diagonal(layer.kernel.blocks) for layer in point.layers])
+    each = np.stack([np.diagonal(layer.rays.activations) for layer in point.layers])
+    return own / np.maximum(each**2, 1e-300)

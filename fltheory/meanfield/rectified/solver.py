@@ -10,23 +10,22 @@ from fltheory.meanfield.quadrature.groups import GroupedTargets
 from fltheory.meanfield.rectified.chain import ChainPoint, ChainProblem
 from fltheory.meanfield.rectified.nodes import Lattice
 from fltheory.meanfield.rectified.posterior import RectifiedPosterior
-from fltheory.meanfield.rectified.search import ChainSearch, error
+from fltheory.meanfield.rectified.search import OVERLOOKED, ChainSearch, error
 from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement, MeanFieldSolution
 from fltheory.model import Model
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.validation import Array
 
-_MOST_LAYERS, _MOST_CLASSES = 3, 2  # three classes: the equations are there, no solution was ever checked
+_MOST_LAYERS, _MOST_CLASSES = 3, 3
 _RANK_CUT = 1e-6  # relative singular value of the classes' targets that counts as zero
 _STARTS = (0.25, 1.0, 4.0, 16.0)  # zbar^2 on a class to start from, in units of K_0
 _N_STARTS = 2  # of them that are followed to the end
-_COARSE = Lattice(reach=22.0, spacing=0.8)  # on the way
+_COARSE = {1: Lattice(34.0, 0.8), 2: Lattice(34.0, 0.8), 3: Lattice(26.0, 0.9)}  # on the way, by classes
 _ENOUGH = 1e-3  # residual on the way
 _TAIL = 4.0  # reach of the lattice at the solution, in standard deviations of the readout layer's tail
 _SHORTEST = 24.0  # and at least
-_FINE = {1: (60.0, 0.5), 2: (60.0, 0.5), 3: (36.0, 0.7)}  # its longest reach and its spacing, by classes
-_OVERLOOKED = 1e-4  # lambda - 1 of a neuron that should have condensed and has not
+_FINE = {1: (44.0, 0.5), 2: (44.0, 0.5), 3: (28.0, 0.75)}  # longest reach (weights underflow beyond), spacing
 _WORST = 0.05  # relative difference between two lattices from which a solution is not resolved
 
 
@@ -53,7 +52,7 @@ def solve_rectified(model: Model, settings: Settings) -> MeanFieldSolution:
         model.weight_variances,
         model.readout_variance,
         model.scaled_temperature,
-        _COARSE,
+        _COARSE[len(groups.counts)],
     )
     search = ChainSearch(problem, model.nonlinearity, report)
     reached = _from_several_starts(search, settings)
@@ -70,11 +69,11 @@ def solve_rectified(model: Model, settings: Settings) -> MeanFieldSolution:
             f"{settings.tolerance:.1e}); try a larger max_iterations or a higher temperature",
             last=solution,
         )
-    if max(point.gains) > 1.0 + _OVERLOOKED:
+    if max(point.gains) > 1.0 + OVERLOOKED:
         raise ConvergenceError(
             f"the theory stopped at a state that another condensed neuron would improve (certificate "
-            f"{max(point.gains):.6f}, expected at most 1): neurons condense on more than one class, or in a "
-            "later layer, which is not covered; try a higher temperature",
+            f"{max(point.gains):.6f}, expected at most 1): one that is strong on several classes; try a "
+            "higher temperature",
             last=solution,
         )
     return _confirmed(solution, search, settings)
@@ -161,7 +160,9 @@ def _from_several_starts(search: ChainSearch, settings: Settings) -> list[ChainP
     """Where climbing J ends on the coarse lattice, from condensed neurons of several strengths."""
     reached = list[ChainPoint]()
     for start in _STARTS:
-        here = search.descend(start * search.problem.counts)
+        amplitudes = np.zeros((search.problem.n_hidden_layers, len(search.problem.counts)))
+        amplitudes[0] = start * search.problem.counts
+        here = search.descend(amplitudes)
         if here is not None:
             reached.append(search.condense(here, _ENOUGH, settings.max_iterations))
         if len(reached) == _N_STARTS:
@@ -176,7 +177,7 @@ def _refined(search: ChainSearch, point: ChainPoint, settings: Settings) -> Chai
     lattice = Lattice(reach=float(np.clip(reach, _SHORTEST, longest)), spacing=spacing)
     fine = evolve(search.problem, lattice=lattice)
     start = ChainPoint(fine, point.state)
-    return evolve(search, problem=fine).condense(start, settings.tolerance, settings.max_iterations)
+    return evolve(search, problem=fine).complete(start, settings.tolerance, settings.max_iterations)
 
 
 def _solution(model: Model, settings: Settings, point: ChainPoint, n_steps: int) -> MeanFieldSolution:
@@ -193,7 +194,7 @@ def _confirmed(solution: MeanFieldSolution, search: ChainSearch, settings: Setti
     lattice = neuron.point.problem.lattice
     other = evolve(lattice, reach=1.15 * lattice.reach, spacing=0.85 * lattice.spacing, cut=1.2 * lattice.cut)
     problem = evolve(neuron.point.problem, lattice=other)
-    there = evolve(search, problem=problem).condense(
+    there = evolve(search, problem=problem).complete(
         ChainPoint(problem, neuron.point.state), 1e-2 * _ENOUGH, settings.max_iterations
     )
     second = RectifiedPosterior(solution.model, there, settings.seed)

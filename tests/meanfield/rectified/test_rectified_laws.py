@@ -116,10 +116,10 @@ def test_law_10(here: ChainPoint) -> None:
 
 def test_condensed_neurons_are_tight_and_solve_their_equation(here: ChainPoint) -> None:
     """(R4), and law 21: zbar^T K_0^{-1} zbar = phi(zbar)^T Kt_1 phi(zbar)."""
-    counts, rays = here.problem.counts, here.rays
-    z = np.sqrt(here.state.amplitudes)[:, None] * rays.preactivations
-    phi = np.sqrt(here.state.amplitudes)[:, None] * rays.activations
+    counts, rays, amplitudes = here.problem.counts, here.layers[0].rays, here.state.amplitudes[0]
+    z = np.sqrt(amplitudes)[:, None] * rays.preactivations
+    phi = np.sqrt(amplitudes)[:, None] * rays.activations
     pull = phi @ here.conjugates[0].on_sums(counts) / counts
     assert_allclose(z, np.where(z > 0, pull, 0.0), atol=1e-5)
     assert (pull[z == 0] < 0).all()  # held at the kink
-    assert_allclose(((phi * counts) * pull).sum(1), here.state.amplitudes, rtol=1e-5)
+    assert_allclose(((phi * counts) * pull).sum(1), amplitudes, rtol=1e-5)

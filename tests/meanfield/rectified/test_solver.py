@@ -28,7 +28,7 @@ def dependent() -> flt.ArrayTask:
         ({"n_hidden_layers": 4}, {}, "n_hidden_layers"),
         ({"task": overlapping()}, {}, "task"),
         ({"task": dependent()}, {}, "task"),
-        ({"task": flt.OrthogonalClassification(60, (0.5, 0.25, 0.25))}, {}, "task"),
+        ({"task": flt.OrthogonalClassification(60, (0.25,) * 4)}, {}, "task"),
         ({}, {"method": "ep"}, "method"),
         ({}, {"finite_width": True}, "finite_width"),
     ],
@@ -52,7 +52,7 @@ def test_an_orthogonal_input_is_answered_by_the_bulk(relu_theory: flt.MeanFieldS
     theory = relu_theory.neuron
     inputs = NewInputs(np.zeros((1, 60)), np.ones((1, 1)))
     mean, variance = theory.predict(inputs)
-    activity = theory.point.layers[0].averages[0]  # <phi> of the bulk, by class
+    activity = theory.point.layers[0].bulk.averages[0]  # <phi> of the bulk, by class
     cross = np.sqrt(1 / (2 * np.pi)) * activity
     found = theory._up_to(1, inputs).cross[0]
     labels = task.labels
