@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from attrs import asdict, frozen
 
-from fltheory.meanfield.solution import MeanFieldSolution, activity_threshold
+from fltheory.meanfield.solution import Agreement, MeanFieldSolution, activity_threshold
 from fltheory.network.diagnostics import Convergence, text_or_dash
 from fltheory.network.samples import PosteriorSamples
 from fltheory.numerics.validation import Array, Booleans, Integers, check_instance
@@ -71,11 +71,14 @@ class Comparison:
         One for each quantity.
     has_imposed_codes
         Whether the theory is the one at imposed shares of codes.
+    agreement
+        What the theory states of its own error, which standard errors do not contain; None: nothing.
     """
 
     heading: str
     rows: tuple[Row, ...]
     has_imposed_codes: bool = False
+    agreement: Agreement | None = None
 
     @property
     def worst(self) -> Row | None:
@@ -108,6 +111,8 @@ class Comparison:
             lines.append("frozen codes: the rest of the table is given the shares that the chains settled on")
             if not self.has_imposed_codes:
                 lines.append("theory at these: solve(code_fractions=fltheory.code_fractions(networks))")
+        if self.agreement is not None:
+            lines.append(f"error of the theory itself, by {self.agreement}")
         if self.worst is not None:
             lines.append(f"largest gap: {self.worst.score:.1f} standard errors ({self.worst.quantity})")
         return "\n".join(lines)
@@ -137,7 +142,7 @@ def compare(theory: MeanFieldSolution, networks: PosteriorSamples) -> Comparison
     )
     sections = (_kernel_rows, _code_rows, _output_rows, _field_rows)
     rows = tuple(row for section in sections for row in section(theory, networks))
-    return Comparison(heading, rows, theory.has_imposed_codes)
+    return Comparison(heading, rows, theory.has_imposed_codes, theory.agreement)
 
 
 def _check_same(theory: MeanFieldSolution, networks: PosteriorSamples) -> None:

@@ -8,6 +8,7 @@ from attrs import evolve
 
 import fltheory as flt
 from fltheory import study
+from fltheory.meanfield.solution import Agreement
 from fltheory.study import Comparison, Row, compare
 
 TASK = flt.OrthogonalClassification(n_samples=12, class_ratios=(0.5, 0.5))
@@ -201,6 +202,13 @@ def test_the_table_is_aligned_and_marks_what_is_frozen():
     assert [line.endswith("frozen") for line in lines] == [False, True, False, False]
     assert len({len(line.removesuffix("  frozen")) for line in (columns, *lines)}) == 1
     assert last == "largest gap: 5.0 standard errors (output)"
+
+
+def test_the_table_states_the_error_of_the_theory():
+    """Which no standard error contains."""
+    agreement = Agreement("exact neurons", 0.006, 0.002)
+    *_, stated, _ = str(evolve(TABLE, agreement=agreement)).splitlines()
+    assert stated == "error of the theory itself, by exact neurons: t 0.6%, kernel 0.2% apart"
 
 
 def test_the_table_becomes_a_data_frame():

@@ -16,6 +16,7 @@ from fltheory.meanfield.clusters import GaussianClusters, cluster_centres, fit_c
 from fltheory.meanfield.dual import DualPoint, DualProblem
 from fltheory.meanfield.law import HamiltonianMoves, NeuronLaw
 from fltheory.meanfield.sample_dual import SampleDual, SampleEvaluation, exponent
+from fltheory.meanfield.sampled_branch import CodeRegion
 from fltheory.numerics.newton import minimise
 from fltheory.numerics.validation import Array, Booleans
 
@@ -48,6 +49,8 @@ class Confirmation:
         standard error of that.
     missing_probability
         The share of neurons there outside all of EP's branches, or of a code that is rare in them.
+    overlooked
+        The neurons of each such code, (n, q), and where they are.
     """
 
     gap: float
@@ -56,6 +59,7 @@ class Confirmation:
     kernel_difference: float
     kernel_error: float
     missing_probability: float
+    overlooked: tuple[tuple[CodeRegion, Array], ...]
 
     def holds(self, tolerance: float = 0.02) -> bool:
         """Whether the solution is right to a relative accuracy, within two standard errors."""
@@ -83,13 +87,15 @@ def confirm(point: DualPoint, kernel: Array, *, n_neurons: int = _N_NEURONS, see
     known = _known_branches(point)
     latent = _equilibrated(law, known.draw(n_neurons, rng), _with_new(known, law, rng), rng)
     here, found = _solved(law, latent, problem)
+    missing, overlooked = _missing(point, known, latent, law)
     first = Confirmation(
         gap=float(np.sqrt(np.mean(here.gradient**2))),
         field_difference=_relative(found.field - point.field, point.field),
         field_error=found.error / float(np.linalg.norm(point.field)),
         kernel_difference=_relative(found.at.kernel - kernel, kernel),
         kernel_error=found.kernel_error / float(np.linalg.norm(kernel)),
-        missing_probability=float(found.at.weights @ _missing(point, known, latent, law)),
+        missing_probability=float(found.at.weights @ missing),
+        overlooked=overlooked,
     )
     if first.field_difference < _SETTLED * first.field_error and first.missing_probability < _RARE:
         return first
@@ -97,13 +103,15 @@ def confirm(point: DualPoint, kernel: Array, *, n_neurons: int = _N_NEURONS, see
     law = evolve(law, field=found.field)
     latent = _equilibrated(law, start, _with_new(known, law, rng), rng)
     _, found = _solved(law, latent, problem)
+    missing, overlooked = _missing(point, known, latent, law)
     return evolve(
         first,
         field_difference=_relative(found.field - point.field, point.field),
         field_error=found.error / float(np.linalg.norm(point.field)),
         kernel_difference=_relative(found.at.kernel - kernel, kernel),
         kernel_error=found.kernel_error / float(np.linalg.norm(kernel)),
-        missing_probability=float(found.at.weights @ _missing(point, known, latent, law)),
+        missing_probability=float(found.at.weights @ missing),
+        overlooked=overlooked,
     )
 
 
@@ -189,19 +197,29 @@ def _outside(branches: GaussianClusters, latent: Array) -> Booleans:
     return np.asarray(distance > rank + _OUTSIDE * math.sqrt(2.0 * rank))
 
 
-def _missing(point: DualPoint, known: GaussianClusters, latent: Array, law: NeuronLaw) -> Booleans:
-    """Which neurons (n, q) EP does not account for, (n,): outside its branches, or of too common a code."""
+def _missing(
+    point: DualPoint, known: GaussianClusters, latent: Array, law: NeuronLaw
+) -> tuple[Booleans, tuple[tuple[CodeRegion, Array], ...]]:
+    """Which neurons (n, q) EP does not account for, (n,): outside its branches, or of too common a code.
+
+    And those of each code that is too common, with where they are.
+    """
     scale = math.sqrt(float((law.factor**2).sum(1).max()))
     middle = float(np.mean(law.nonlinearity(neuron_states(law.nonlinearity, scale))))
     groups = input_groups(point.problem.targets)
     own = activity_codes(law.activations(latent), groups, middle)
     drawn = law.activations(known.draw(len(latent), np.random.default_rng(0)))
     both = np.concatenate([own, activity_codes(drawn, groups, middle)])
-    _, code = np.unique(both, axis=0, return_inverse=True)
-    mine, theirs = np.split(code.reshape(-1), 2)
-    counts, expected = (np.bincount(part, minlength=code.max() + 1) for part in (mine, theirs))
+    codes, member = np.unique(both, axis=0, return_inverse=True)
+    mine, theirs = np.split(member.reshape(-1), 2)
+    counts, expected = (np.bincount(part, minlength=len(codes)) for part in (mine, theirs))
     surprising = counts > _SURPRISE * expected + _FEWEST
-    return np.asarray(surprising[mine] | _outside(known, latent))
+    regions = [
+        (CodeRegion(groups, middle, code), latent[mine == number])
+        for number, code in enumerate(codes)
+        if surprising[number]
+    ]
+    return np.asarray(surprising[mine] | _outside(known, latent)), tuple(regions)
 
 
 def _relative(difference: Array, whole: Array) -> float:

@@ -21,6 +21,7 @@ from fltheory.meanfield.branches import (
 )
 from fltheory.meanfield.ep import BranchMoments, JointEP
 from fltheory.meanfield.fractions import ImposedFractions, Mixing
+from fltheory.meanfield.sampled_branch import SampledBranch
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.positive import LowRankPlusBlocks
 from fltheory.numerics.validation import Array
@@ -49,6 +50,8 @@ class DualProblem:
         Of EP.
     fractions
         Imposed shares of codes; None: found.
+    sampled
+        Branches that EP cannot hold.
     """
 
     kernel_factor: Array
@@ -59,6 +62,7 @@ class DualProblem:
     seed: int = 0
     power: float = 1.0
     fractions: ImposedFractions | None = None
+    sampled: tuple[SampledBranch, ...] = ()
 
     def ep(self, field: Array) -> JointEP:
         """EP at a dual field."""
@@ -107,9 +111,9 @@ class DualPoint:
     field
         t, (P, m).
     sites
-        EP sites of the branches, (5, B, P).
+        EP sites of the branches but the sampled ones, (5, B', P).
     branches
-        Their moments.
+        Moments of all, the sampled ones last.
     mixing
         How they add up.
     value
@@ -170,7 +174,9 @@ def evaluate(
     physical = is_physical(found, problem.readout_variance) & ~covers_others(found)
     dropped = int((~physical).sum()) if physical.any() else 0
     kept = kept[physical] if physical.any() else kept
-    branches = moments.select(kept)
+    branches = BranchMoments.together(
+        [moments.select(kept), *(branch.moments(field) for branch in problem.sampled)]
+    )
     mixing = problem.mixing(branches.activations)
     if mixing is None:
         return None

@@ -8,6 +8,7 @@ natural parameters (precision, precision times mean) in the same order.
 """
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Self
 
@@ -105,6 +106,12 @@ class BranchMoments:
     def select(self, index: Integers | Booleans) -> Self:
         """Only these branches."""
         return type(self)(*(part[index] for part in attrs.astuple(self, recurse=False)))
+
+    @classmethod
+    def together(cls, parts: Sequence[Self]) -> Self:
+        """All branches of several."""
+        fields = zip(*(attrs.astuple(part, recurse=False) for part in parts), strict=True)
+        return cls(*(np.concatenate(field) for field in fields))
 
     def output_factor(self, branch: int, scale: float) -> Array:
         """G with Cov(phi_mu a_k) = G G^T + diag(rho) a a^T inside a branch, (P m, q + m).

@@ -11,9 +11,11 @@ from fltheory.meanfield.condensed import CondensedPosterior
 from fltheory.meanfield.confirm import Confirmation
 from fltheory.meanfield.dual import DualPoint, DualProblem
 from fltheory.meanfield.gaussian_mixture import MixturePosterior
+from fltheory.meanfield.law import NeuronLaw
 from fltheory.meanfield.outliers import CondensedNeurons
 from fltheory.meanfield.particle_solver import solve_particles
-from fltheory.meanfield.readout import DualResult, solve_dual
+from fltheory.meanfield.readout import DualResult, DualSearch, solve_dual
+from fltheory.meanfield.sampled_branch import SampledBranch
 from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement, MeanFieldSolution
 from fltheory.model import Model
@@ -22,6 +24,7 @@ from fltheory.numerics.positive import kernel_factor
 _COLD = 3e-3  # N T below which a kernel that is not diagonal is approached from above
 _COLDEST = 1e-4  # and from where the last step is to 0
 _LADDER = 0.5
+_MOST_COMPLETIONS = 2  # rounds of looking for branches that EP overlooks
 _EP_STEPS = 30  # of one attempt, where particles are the alternative
 
 
@@ -54,11 +57,9 @@ def solve_ep(model: Model, settings: Settings) -> MeanFieldSolution:
         return _descend(model, problem, solve, settings.tolerance)
     result = solve(problem, first, imposed is not None)
     if result.converged(settings.tolerance):
-        solution = _mixture(model, result)
-        assert isinstance(solution.neuron, MixturePosterior)
         if not is_auto:
-            return solution
-        checked = solution.neuron.confirmation
+            return _mixture(model, result)
+        solution, checked = _confirmed(model, result, settings.tolerance)
         if checked.holds():
             return evolve(solution, agreement=_agreement(checked))
     if is_auto:
@@ -92,6 +93,36 @@ def _dual_point(start: MeanFieldSolution | None, problem: DualProblem) -> DualPo
     assert isinstance(neuron, MixturePosterior)
     same = neuron.point.problem.kernel_factor.shape == problem.kernel_factor.shape
     return neuron.point if same else None
+
+
+def _confirmed(model: Model, result: DualResult, tolerance: float) -> tuple[MeanFieldSolution, Confirmation]:
+    """A solution and what exact neurons say of it, completed by branches of those that EP overlooks."""
+    solution = _mixture(model, result)
+    for _ in range(_MOST_COMPLETIONS):
+        neuron = solution.neuron
+        assert isinstance(neuron, MixturePosterior)
+        completed = _completed(neuron, tolerance)
+        if completed is None:
+            break
+        solution = _mixture(model, evolve(result, point=completed, path=[*result.path, completed.value]))
+    assert isinstance(solution.neuron, MixturePosterior)
+    return solution, solution.neuron.confirmation
+
+
+def _completed(neuron: MixturePosterior, tolerance: float) -> DualPoint | None:
+    """The solution with sampled branches of the codes that EP overlooks; None if there are none."""
+    point, rng = neuron.point, np.random.default_rng(neuron.point.problem.seed)
+    problem = point.problem
+    law = NeuronLaw(problem.kernel_factor, point.field, problem.readout_variance, problem.nonlinearity)
+    found = [
+        SampledBranch.around(latent, region, law, rng) for region, latent in neuron.confirmation.overlooked
+    ]
+    sampled = (*problem.sampled, *(branch for branch in found if branch is not None))
+    if len(sampled) == len(problem.sampled):
+        return None
+    search = DualSearch(evolve(problem, sampled=sampled))
+    completed = search.track(point.field, point.sites, tolerance=tolerance, max_iterations=_EP_STEPS)
+    return completed if completed is not None and completed.residual < tolerance else None
 
 
 def _agreement(checked: Confirmation) -> Agreement:
