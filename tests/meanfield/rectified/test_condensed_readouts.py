@@ -75,14 +75,12 @@ def test_laws_hold_and_miss_what_is_left_out(theory: flt.MeanFieldSolution) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ratios", [(1 / 3, 1 / 3, 1 / 3), (0.5, 0.25, 0.25)])
-def test_three_classes(ratios: tuple[float, ...]) -> None:
-    """The rows of docs/theory.md section 6.2, to the error that the solution states."""
-    theory = theory_of(60, ratios)
+def test_three_classes() -> None:
+    """The second row of three classes of docs/theory.md section 6.2, to the error that the solution states."""
+    theory = theory_of(60, (0.5, 0.25, 0.25))
     check_solution(theory)
     assert max(theory.agreement.dual_field, theory.agreement.kernel) < 2e-3
     labels, kernel, field = theory.model.task.labels, theory.kernel(2), theory.dual_field
     last = np.flatnonzero(labels == 2)
     found = [field[last[0], 2], kernel[last[0], last[1]], kernel[last[0], 0]]
-    expected = {1 / 3: [0.5063, 6.616, 1.844], 0.5: [0.6111, 7.198, 1.847]}[ratios[0]]
-    assert_allclose(found, expected, rtol=2e-3)
+    assert_allclose(found, [0.6111, 7.198, 1.847], rtol=2e-3)
