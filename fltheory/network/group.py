@@ -44,6 +44,11 @@ class Group:
     n_draws: int
     folder: Path | None = None
 
+    @property
+    def first(self) -> int:
+        """Draws before its start."""
+        return self.start.n_draws if isinstance(self.start, Moment) else 0
+
     def begin(self) -> Moment:
         """Before the first step."""
         return self.start if isinstance(self.start, Moment) else self.chains.begin(*self.start)

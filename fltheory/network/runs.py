@@ -3,10 +3,11 @@
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from fltheory.errors import InterruptedWarning
 from fltheory.network.chains import Moment
@@ -16,14 +17,15 @@ from fltheory.numerics.progress import progress_bar
 from fltheory.numerics.validation import Array, check_integer
 
 _SECONDS_BETWEEN_REPORTS = 0.5
+_SECONDS_A_ROUND = 10.0  # of processes, at least, between the draws that an interruption cannot take back
 
 
 def run_groups(groups: Sequence[Group], n_jobs: int, progress: bool | None) -> list[Outcome]:
     """What comes of each group, in their order. It does not depend on ``n_jobs``.
 
-    With ``n_jobs`` = 1 a ``KeyboardInterrupt`` ends the run with the draws that all chains have finished by
-    then and an ``InterruptedWarning``; without any draw, or from other processes, it passes through. What is
-    to be saved is saved first.
+    A ``KeyboardInterrupt`` ends the run with the draws that all chains have finished by then and an
+    ``InterruptedWarning``. Without any draw it passes through, and so it does from other processes that
+    save their run. What is to be saved is saved first.
     """
     if n_jobs == 1:
         return _in_turn([Run.of(group) for group in groups], progress)
@@ -64,10 +66,13 @@ def _interrupted(runs: Sequence[Run]) -> list[Outcome]:
     n_new = n_done - max(run.first for run in runs)
     if n_new <= 0 or None in outcomes:
         raise KeyboardInterrupt
-    n_wanted = runs[0].group.n_draws - runs[0].first
+    _warn(n_new, runs[0].group.n_draws - runs[0].first)
+    return [_known(outcome) for outcome in outcomes]
+
+
+def _warn(n_new: int, n_wanted: int) -> None:
     message = f"sampling was interrupted: {n_new} of {n_wanted} draws a chain are kept"
     warnings.warn(message, InterruptedWarning, stacklevel=2)
-    return [_known(outcome) for outcome in outcomes]
 
 
 def _known(outcome: Outcome | None) -> Outcome:
@@ -121,17 +126,52 @@ def _report(run: Run) -> dict[str, str]:
 
 
 def _side_by_side(groups: Sequence[Group], n_jobs: int, progress: bool | None) -> list[Outcome]:
+    """In rounds, after each of which all have as many draws: an interruption loses no more than the last.
+
+    Where the groups save themselves there is one round: what was interrupted goes on from there.
+    """
+    first, last = groups[0].first, groups[0].n_draws
+    saves = groups[0].folder is not None
+    parts, done, size = list[list[Outcome]](), first, 1
+    with progress_bar(len(groups) * (last - first), "draws", progress) as bar:
+        if not saves:
+            parts.append(_round(groups, first, n_jobs, lambda: None))
+        while done < last:
+            stop, began = last if saves else min(done + size, last), time.monotonic()
+            going = (
+                [evolve(g, start=o.moment) for g, o in zip(groups, parts[-1], strict=True)]
+                if parts
+                else groups
+            )
+            try:
+                parts.append(_round(going, stop, n_jobs, partial(bar.update, stop - done)))
+            except KeyboardInterrupt:
+                if done == first:
+                    raise
+                _warn(done - first, last - first)
+                break
+            done = stop
+            size *= 2 if time.monotonic() - began < _SECONDS_A_ROUND else 1
+    return [_joined(rounds) for rounds in zip(*parts, strict=True)]
+
+
+def _round(groups: Sequence[Group], stop: int, n_jobs: int, finished: Callable[[], None]) -> list[Outcome]:
+    """All groups up to a number of draws, each in a process; ``finished`` is called after each."""
     from joblib import Parallel, delayed
 
-    tasks = (delayed(_numbered)(i, group) for i, group in enumerate(groups))
+    tasks = (delayed(_numbered)(i, evolve(group, n_draws=stop)) for i, group in enumerate(groups))
     results: Iterator[tuple[int, Outcome]] = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
     found: dict[int, Outcome] = {}
-    with progress_bar(len(groups), "batches of chains", progress) as bar:
-        for i, outcome in results:
-            found[i] = outcome
-            bar.update()
+    for i, outcome in results:
+        found[i] = outcome
+        finished()
     return [found[i] for i in range(len(groups))]
 
 
 def _numbered(i: int, group: Group) -> tuple[int, Outcome]:
     return i, finish(group)
+
+
+def _joined(rounds: Sequence[Outcome]) -> Outcome:
+    """The outcomes of one group, one round after another; the warm-up has no rows."""
+    return Outcome(concatenated([part.rows for part in rounds if part.rows], axis=1), rounds[-1].moment)

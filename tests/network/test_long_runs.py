@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -329,6 +330,57 @@ def test_interrupted_draws_are_as_many_for_all_batches_and_go_on(tmp_path, keep)
         sample(sampler=Interrupted([5]), **options)
     assert_same(sample(sampler=Interrupted([1000]), **options), whole)
     assert_same(sample(sampler=Interrupted([1]), **options), whole)  # nothing is left to do
+
+
+@pytest.mark.parametrize("keep", ["all", "statistics"])
+def test_interrupted_processes_keep_the_draws_that_all_have_made(keep):
+    """In rounds of 1, 2 and 3 draws, of which the last is interrupted."""
+    whole = sample(sampler=Interrupted([1000]), keep=keep)
+    options = {"keep": keep, "n_jobs": 2}
+    with joblib.parallel_config(backend="threading"):
+        assert_same(sample(sampler=Interrupted([1000]), **options), whole)
+        with pytest.warns(InterruptedWarning, match="3 of 6"):
+            part = sample(sampler=Interrupted([2 * 20 + 2 * 3 + 2]), **options)
+        with pytest.raises(KeyboardInterrupt):
+            sample(sampler=Interrupted([2 * 20 + 1]), **options)
+    assert part.n_draws == 3
+    assert_same(part.resume(3, n_jobs=2), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals to a group of processes")
+def test_ctrl_c_reaches_processes_and_returns_what_is_finished(tmp_path):
+    """The signal goes to all processes, as from a terminal."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import warnings, fltheory as flt\n"
+        "if __name__ == '__main__':\n"
+        "    task = flt.OrthogonalClassification(12, (0.5, 0.5))\n"
+        "    model = flt.DeepNetworkPosterior(task, flt.Sigmoid(), width=60, temperature=0.002)\n"
+        "    warnings.simplefilter('always')\n"
+        "    print('begun', flush=True)\n"
+        "    found = model.sample(flt.HMC(), n_draws=10**6, n_warmup=5, chains_per_batch=2, n_jobs=2,\n"
+        "                         keep='statistics', progress=False)\n"
+        "    print(found.n_draws, found.kernel(1).shape)\n",
+        encoding="utf-8",
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(fltheory.__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(30.0)  # workers start, and the first rounds are short
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    n_draws, *shape = out.split()
+    assert int(n_draws) >= 1 and shape == ["(12,", "12)"]
+    assert "InterruptedWarning" in err
 
 
 def test_a_saved_run_is_lengthened_but_not_shortened(tmp_path):

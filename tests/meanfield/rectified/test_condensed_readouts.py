@@ -76,7 +76,7 @@ def test_laws_hold_and_miss_what_is_left_out(theory: flt.MeanFieldSolution) -> N
 
 @pytest.mark.slow
 def test_three_classes() -> None:
-    """The second row of three classes of docs/theory.md section 6.2, to the error that the solution states."""
+    """The second row of three classes of docs/theory.md section 6.2."""
     theory = theory_of(60, (0.5, 0.25, 0.25))
     check_solution(theory)
     assert max(theory.agreement.dual_field, theory.agreement.kernel) < 2e-3
