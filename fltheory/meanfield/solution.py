@@ -11,6 +11,7 @@ from fltheory.model import Model
 from fltheory.numerics.validation import Array, Integers, check_integer, read_only
 from fltheory.representation import Neurons, Prediction, Representation, class_means, nearest_class
 
+_MOST_SHOWN = 8  # branches in a repr
 _DISCRETE = 1e-3  # probability outside the first branch from which neurons sit on discrete codes
 
 
@@ -158,7 +159,9 @@ class MeanFieldSolution(Representation):
     has_imposed_codes: bool = False
 
     def __repr__(self) -> str:
-        branches = ", ".join(f"{b.probability:.3f}" for b in self.branches)
+        shares = self.neuron.branches.probabilities
+        branches = ", ".join(f"{share:.3f}" for share in shares[:_MOST_SHOWN])
+        branches += f", and {len(shares) - _MOST_SHOWN} more" if len(shares) > _MOST_SHOWN else ""
         return (
             f"MeanFieldSolution({self.model.nonlinearity!r}, L={self.model.n_hidden_layers}, "
             f"NT={self.model.scaled_temperature:g}, branches=({branches}), "

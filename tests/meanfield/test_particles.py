@@ -186,3 +186,16 @@ def test_ten_classes() -> None:
     assert 30 < len(solution.branches) < 400
     assert sum(b.probability for b in solution.branches) == pytest.approx(1.0)
     assert sum(b.probability for b in solution.branches[:100]) > 0.95
+
+
+def test_a_solution_of_many_branches_is_shown_in_a_line():
+    """Real targets have as many branches as patterns of activity."""
+    rng = np.random.default_rng(5)
+    inputs = rng.standard_normal((8, 6))
+    task = flt.ArrayTask(inputs, np.sin(2 * inputs[:, :1]))
+    theory = flt.DeepNetworkPosterior(task, flt.Sigmoid(), width=100, temperature=2e-3).solve(
+        method="particles"
+    )
+    assert len(theory.branches) > 8
+    assert len(repr(theory)) < 300
+    assert f"and {len(theory.branches) - 8} more" in repr(theory)
