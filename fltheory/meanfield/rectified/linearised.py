@@ -12,7 +12,7 @@ from fltheory.meanfield.rectified.chain import ChainPoint, ChainState
 from fltheory.meanfield.rectified.classes import ClassMatrix
 from fltheory.numerics.validation import Array, Booleans
 
-_DIFFERENCE = 1e-5  # of numbers of order one
+_DIFFERENCE = 1e-7  # of numbers of order one; curvatures are up to 1e5
 _FLATTEST = 1e-3  # curvature in a step, relative to the largest
 
 

@@ -11,6 +11,7 @@ from fltheory.numerics.validation import Array
 _REACH, _SPACING = 30.0, 0.5  # of the lattice, in prior standard deviations of the latents
 _SHORT = 7.0  # reach where phi is flat, and nothing drives a neuron
 _UNDRIVEN = 1e-3  # slope of phi, relative to the other, that counts as flat
+_ROUNDING = 1e-6
 _SINGULAR = 1e-9  # relative eigenvalue of a covariance at which the lattice cannot resolve it
 
 
@@ -40,14 +41,20 @@ class Lattice:
         return _nodes(-low * sd, high * sd, self.spacing * sd)
 
     def bulk_fields(self, sd: float, variance: float, slopes: tuple[float, float]) -> Array:
-        """Nodes of h in the first layer, off the ray, (H,)."""
+        """Nodes of h in the first layer, off the ray, (H,).
+
+        They are counted from the ray, where weights are not negligible: their number changes with
+        ``sd``, and sums would jump if all of them moved.
+        """
         ray = min(self.cut / math.sqrt(variance) / max(map(abs, slopes)), self.reach * sd)
-        ends = (-_SHORT * sd, ray) if abs(slopes[1]) >= abs(slopes[0]) else (-ray, _SHORT * sd)
-        return _nodes(*ends, 0.5 * self.spacing * sd)
+        step = 0.5 * self.spacing * sd
+        back = ray - step * np.arange(1 + math.ceil((ray + _SHORT * sd) / step))
+        return np.asarray(back[::-1] if abs(slopes[1]) >= abs(slopes[0]) else -back)
 
 
 def _nodes(low: float, high: float, spacing: float) -> Array:
-    return np.linspace(low, high, 1 + math.ceil((high - low) / spacing))
+    n_cells = math.ceil((high - low) / spacing - _ROUNDING)  # which does not depend on the scale
+    return np.linspace(low, high, 1 + n_cells)
 
 
 def inverse(matrix: Array) -> Array:
