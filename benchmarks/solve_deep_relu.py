@@ -5,7 +5,7 @@
 One row a case: seconds of processor time, steps, residual, the difference from another lattice, t of
 the first class on its own and on another class, kernel blocks of the last layer, zbar^2 of the condensed
 neurons of layer 1 and lambda of each layer. Cases are two and three hidden layers with two equal
-classes, one of them at T = 0, and two unequal classes.
+classes, one of them at T = 0, and two and three unequal classes.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import fltheory as flt
 
 _WIDTH, _N_SAMPLES = 300, 60
 _QUICK = ((2, (0.5, 0.5), 0.03), (2, (0.5, 0.5), 0.0))
-_ALL = (*_QUICK, (2, (0.75, 0.25), 0.03), (3, (0.5, 0.5), 0.03))
+_ALL = (*_QUICK, (2, (0.75, 0.25), 0.03), (2, (0.5, 0.25, 0.25), 0.03), (3, (0.5, 0.5), 0.03))
 
 
 def row(n_hidden_layers: int, ratios: tuple[float, ...], scaled_temperature: float) -> str:

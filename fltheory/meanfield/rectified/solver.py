@@ -25,7 +25,7 @@ _COARSE = {1: Lattice(34.0, 0.8), 2: Lattice(34.0, 0.8), 3: Lattice(26.0, 0.9)} 
 _ENOUGH = 1e-3  # residual on the way
 _TAIL = 4.0  # reach of the lattice at the solution, in standard deviations of the readout layer's tail
 _SHORTEST = 24.0  # and at least
-_FINE = {1: (44.0, 0.5), 2: (44.0, 0.5), 3: (28.0, 0.75)}  # longest reach (weights underflow beyond), spacing
+_FINE = {1: (44.0, 0.5), 2: (44.0, 0.5), 3: (26.0, 0.6)}  # longest reach (weights underflow beyond), spacing
 _WORST = 0.05  # relative difference between two lattices from which a solution is not resolved
 
 
