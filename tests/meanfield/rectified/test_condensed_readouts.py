@@ -76,11 +76,11 @@ def test_laws_hold_and_miss_what_is_left_out(theory: flt.MeanFieldSolution) -> N
 
 @pytest.mark.slow
 def test_three_classes() -> None:
-    """The second row of three classes of docs/theory.md section 6.2."""
-    theory = theory_of(60, (0.5, 0.25, 0.25))
+    """The first row of three classes of docs/theory.md section 6.2."""
+    theory = theory_of(60, (1 / 3, 1 / 3, 1 / 3))
     check_solution(theory)
     assert max(theory.agreement.dual_field, theory.agreement.kernel) < 2e-3
     labels, kernel, field = theory.model.task.labels, theory.kernel(2), theory.dual_field
     last = np.flatnonzero(labels == 2)
     found = [field[last[0], 2], kernel[last[0], last[1]], kernel[last[0], 0]]
-    assert_allclose(found, [0.6111, 7.198, 1.847], rtol=2e-3)
+    assert_allclose(found, [0.5063, 6.614, 1.842], rtol=2e-3)
