@@ -85,7 +85,8 @@ def test_natural_parameters_and_moments_are_each_others_inverse() -> None:
 
 @pytest.mark.slow
 def test_a_warm_start_needs_fewer_steps_and_ends_in_the_same_place() -> None:
-    p = posterior(flt.Digits(n_samples=40, n_test=0), 0.1)
+    """Where EP holds all branches; a sampled one has a Monte Carlo error of 1e-3."""
+    p = posterior(flt.Digits(n_samples=40, n_test=0), 0.05)
     cold = p.solve()
     warm = evolve(p, temperature=0.9 * p.temperature).solve(start=cold)
     fresh = evolve(p, temperature=0.9 * p.temperature).solve()
@@ -168,14 +169,17 @@ def test_the_variance_of_the_outputs_hot_and_cold(nonlinearity: flt.Nonlinearity
 
 
 @pytest.mark.slow
-def test_an_inaccurate_solution_of_ep_is_not_taken() -> None:
-    """EP's residual certifies its own branches only: exact neurons see what it misses."""
+def test_an_inaccurate_solution_of_ep_is_not_taken_as_it_is() -> None:
+    """EP's residual certifies its own branches only: exact neurons see what it misses, and it is sampled."""
     p = posterior(flt.Digits(n_samples=40, n_test=0), 0.1)
     ep = p.solve(method="ep")
     assert ep.residual < 1e-6 and ep.neuron.confirmation.gap > 0.02
     chosen, particles = p.solve(), p.solve(method="particles", seed=1)
-    assert chosen.method == "particles"
-    gap = np.linalg.norm(chosen.dual_field - particles.dual_field)
-    assert gap < 0.02 * np.linalg.norm(particles.dual_field)
+    assert len(chosen.branches) > len(ep.branches) and chosen.neuron.confirmation.gap < 0.02
+    off, alone = (
+        np.linalg.norm(solution.dual_field - particles.dual_field) / np.linalg.norm(particles.dual_field)
+        for solution in (chosen, ep)
+    )
+    assert off < 0.01 < alone
     accurate = posterior(flt.Digits(n_samples=40, n_test=0), 0.04).solve()
     assert accurate.method == "ep" and accurate.neuron.confirmation.gap < 0.02
