@@ -21,7 +21,8 @@ _MOST_LAYERS, _MOST_CLASSES = 3, 3
 _RANK_CUT = 1e-6  # relative singular value of the classes' targets that counts as zero
 _STARTS = (0.25, 1.0, 4.0, 16.0)  # zbar^2 on a class to start from, in units of K_0
 _N_STARTS = 2  # of them that are followed to the end
-_COARSE = {1: Lattice(34.0, 0.8), 2: Lattice(34.0, 0.8), 3: Lattice(26.0, 0.9)}  # on the way, by classes
+_COARSE = {1: ((22.0, 0.8), (34.0, 0.8)), 2: ((22.0, 0.8), (34.0, 0.8)), 3: ((22.0, 0.9), (30.0, 0.9))}
+# Reach and spacing on the way, by classes; the longer where the tail asks for it
 _ENOUGH = 1e-3  # residual on the way
 _TAIL = 4.0  # reach of the lattice at the solution, in standard deviations of the readout layer's tail
 _SHORTEST = 24.0  # and at least
@@ -46,17 +47,21 @@ def solve_rectified(model: Model, settings: Settings) -> MeanFieldSolution:
         steps.append(residual)
         settings.report(residual)
 
-    problem = ChainProblem(
-        groups,
-        model.nonlinearity.asymptotic_slopes,
-        model.weight_variances,
-        model.readout_variance,
-        model.scaled_temperature,
-        _COARSE[len(groups.counts)],
-    )
-    search = ChainSearch(problem, model.nonlinearity, report)
-    reached = _from_several_starts(search, settings)
-    found = [point for point in reached if error(point) < _ENOUGH]
+    reached, found = list[ChainPoint](), list[ChainPoint]()
+    for reach, spacing in _COARSE[len(groups.counts)]:
+        problem = ChainProblem(
+            groups,
+            model.nonlinearity.asymptotic_slopes,
+            model.weight_variances,
+            model.readout_variance,
+            model.scaled_temperature,
+            Lattice(reach, spacing),
+        )
+        search = ChainSearch(problem, model.nonlinearity, report)
+        reached = _from_several_starts(search, settings)
+        found = [point for point in reached if error(point) < _ENOUGH]
+        if found:
+            break
     if not found:
         nearest = min(reached, key=error, default=None)
         last = None if nearest is None else _solution(model, settings, nearest, len(steps))
