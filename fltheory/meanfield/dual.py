@@ -51,7 +51,7 @@ class DualProblem:
     fractions
         Imposed shares of codes; None: found.
     sampled
-        Branches that EP cannot hold.
+        Branches that EP cannot hold, in place of all that it has of their codes.
     """
 
     kernel_factor: Array
@@ -168,6 +168,8 @@ def evaluate(
     moments = ep.moments(sites, change)
     separation = 0.1 if tolerance < 1e-6 else 0.3
     kept = distinct(moments, separation=separation, worst_change=_UNSETTLED)
+    for branch in problem.sampled:
+        kept = kept[~branch.region.contains(moments.activations[kept])]
     if not kept.size:
         return None
     found = moments.select(kept)

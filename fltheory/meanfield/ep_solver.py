@@ -25,6 +25,7 @@ _COLD = 3e-3  # N T below which a kernel that is not diagonal is approached from
 _COLDEST = 1e-4  # and from where the last step is to 0
 _LADDER = 0.5
 _MOST_COMPLETIONS = 2  # rounds of looking for branches that EP overlooks
+_MOST_SAMPLED = 8  # of them in a round; where more are overlooked particles serve better
 _EP_STEPS = 30  # of one attempt, where particles are the alternative
 
 
@@ -114,12 +115,15 @@ def _completed(neuron: MixturePosterior, tolerance: float) -> DualPoint | None:
     point, rng = neuron.point, np.random.default_rng(neuron.point.problem.seed)
     problem = point.problem
     law = NeuronLaw(problem.kernel_factor, point.field, problem.readout_variance, problem.nonlinearity)
-    found = [
-        SampledBranch.around(latent, region, law, rng) for region, latent in neuron.confirmation.overlooked
-    ]
-    sampled = (*problem.sampled, *(branch for branch in found if branch is not None))
-    if len(sampled) == len(problem.sampled):
+    overlooked = neuron.confirmation.overlooked
+    if len(overlooked) > _MOST_SAMPLED:
         return None
+    found = [SampledBranch.around(latent, region, law, rng) for region, latent in overlooked]
+    new = [branch for branch in found if branch is not None]
+    if not new:
+        return None
+    before = [b for b in problem.sampled if not any((b.region.code == n.region.code).all() for n in new)]
+    sampled = (*before, *new)
     search = DualSearch(evolve(problem, sampled=sampled))
     completed = search.track(point.field, point.sites, tolerance=tolerance, max_iterations=_EP_STEPS)
     return completed if completed is not None and completed.residual < tolerance else None

@@ -40,7 +40,7 @@ class CodeRegion:
     code: Booleans
 
     def contains(self, activations: Array) -> Booleans:
-        """Which neurons, with phi (n, P), are inside, (n,)."""
+        """Which neurons, or branches, with (mean) phi (n, P), are inside, (n,)."""
         return np.asarray((activity_codes(activations, self.groups, self.threshold) == self.code).all(1))
 
 
@@ -50,6 +50,8 @@ class SampledBranch:
 
     Attributes
     ----------
+    region
+        The code, of all whose neurons it stands for.
     latent, activations
         g (n, q) and phi(F g), (n, P).
     drawn_at
@@ -60,6 +62,7 @@ class SampledBranch:
         sigma_a^2.
     """
 
+    region: CodeRegion
     latent: Array
     activations: Array
     drawn_at: Array
@@ -90,7 +93,7 @@ class SampledBranch:
             return None
         activations = law.activations(drawn)
         drawn_at = exponent(activations, law.field, law.readout_variance)
-        return cls(drawn, activations, drawn_at, log_partition, law.readout_variance)
+        return cls(region, drawn, activations, drawn_at, log_partition, law.readout_variance)
 
     def moments(self, field: Array) -> BranchMoments:
         """The branch at a dual field, as EP would describe it."""

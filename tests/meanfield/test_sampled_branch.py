@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from attrs import evolve
 from cases import posterior
 from numpy.testing import assert_allclose
 
 import fltheory as flt
+from fltheory.meanfield.branches import activity_codes, input_groups
+from fltheory.meanfield.dual import evaluate
 from fltheory.meanfield.gaussian_mixture import MixturePosterior
 from fltheory.meanfield.law import NeuronLaw
 from fltheory.meanfield.sampled_branch import CodeRegion, SampledBranch
@@ -73,6 +76,23 @@ def test_a_soft_branch_of_few_neurons_is_part_of_the_solution() -> None:
     gained = theory.kernel(1)[between].mean() - alone.kernel(1)[between].mean()
     assert gained == pytest.approx(0.0007, abs=0.0003)
     assert theory.agreement.kernel < alone.neuron.confirmation.kernel_difference
+
+
+def test_it_stands_in_place_of_what_ep_has_of_its_code() -> None:
+    """A branch that EP does hold, sampled: its share is not counted twice."""
+    neuron = posterior(flt.Digits(n_samples=40, n_test=0), 0.04).solve(method="ep").neuron
+    point, problem = neuron.point, neuron.point.problem
+    law = NeuronLaw(problem.kernel_factor, point.field, problem.readout_variance, problem.nonlinearity)
+    branch = int(point.probabilities.argmax())
+    groups = input_groups(problem.targets)
+    code = activity_codes(point.branches.activations[branch : branch + 1], groups, 0.5)[0]
+    mean = point.branches.latent_mean[branch, : problem.kernel_factor.shape[1]]
+    region = CodeRegion(groups, 0.5, code)
+    sampled = SampledBranch.around(mean[None], region, law, np.random.default_rng(0))
+    assert sampled is not None
+    there = evaluate(evolve(problem, sampled=(sampled,)), point.field, point.sites, residual=1e-3)
+    assert there is not None and len(there.branches) == len(point.branches)
+    assert there.probabilities[-1] == pytest.approx(point.probabilities[branch], rel=0.05)
 
 
 @pytest.mark.slow

@@ -353,11 +353,10 @@ def test_ctrl_c_reaches_processes_and_returns_what_is_finished(tmp_path):
     """The signal goes to all processes, as from a terminal."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import warnings, fltheory as flt\n"
+        "import fltheory as flt\n"
         "if __name__ == '__main__':\n"
         "    task = flt.OrthogonalClassification(12, (0.5, 0.5))\n"
         "    model = flt.DeepNetworkPosterior(task, flt.Sigmoid(), width=60, temperature=0.002)\n"
-        "    warnings.simplefilter('always')\n"
         "    print('begun', flush=True)\n"
         "    found = model.sample(flt.HMC(), n_draws=10**6, n_warmup=5, chains_per_batch=2, n_jobs=2,\n"
         "                         keep='statistics', progress=False)\n"
