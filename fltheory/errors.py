@@ -23,7 +23,7 @@ class ConvergenceError(FltheoryError, RuntimeError):
 
 
 class CheckpointError(FltheoryError, RuntimeError):
-    """A checkpoint or a file of samples is damaged, or of another configuration."""
+    """A checkpoint or a saved file is damaged, or of another configuration."""
 
 
 class InterruptedWarning(UserWarning):

@@ -1,13 +1,17 @@
 """The network and its prior in numbers: what both answers, theory and samples, start from."""
 
+import re
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from attrs import frozen
 
 from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.validation import Array, check_array, check_integer, read_only
+from fltheory.numerics.validation import Array, check_array, check_integer, fingerprint, read_only
 from fltheory.task import Task
+
+_PROBE = np.linspace(-4.0, 4.0, 17)  # where two nonlinearities of one name are told apart
 
 
 @frozen(eq=False)
@@ -61,3 +65,31 @@ class Model:
     def check_layer(self, layer: object, *, lowest: int = 0) -> int:
         """The number of a layer of this network."""
         return check_integer("layer", layer, minimum=lowest, maximum=self.n_hidden_layers)
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """The network and its task in words and numbers, so that two can be told apart."""
+    phi = model.nonlinearity
+    values = fingerprint(np.asarray(phi(_PROBE)), np.asarray(phi.derivative(_PROBE)))
+    return {
+        "task": model.task.fingerprint,
+        "nonlinearity": f"{plain_repr(phi)}, values {values[:16]}",
+        "is_lazy": model.is_lazy,
+        "width": model.width,
+        "temperature": model.temperature,
+        "weight_variances": list(model.weight_variances),
+        "readout_variance": model.readout_variance,
+    }
+
+
+def plain_repr(value: object) -> str:
+    """The repr without addresses in memory, which differ from process to process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def check_same_model(name: str, ours: Model, theirs: Model) -> None:
+    """Refuse what is of another posterior, naming what differs."""
+    wanted, found = describe_model(ours), describe_model(theirs)
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise ValueError(f"{name}: expected the same {key}, got {found[key]!r:.60} and {value!r:.60}")

@@ -1,6 +1,8 @@
 """The questions that both answers, theory and samples, are asked. No computation here."""
 
 from abc import ABC, abstractmethod
+from os import PathLike
+from typing import Any
 
 import numpy as np
 from attrs import frozen
@@ -49,7 +51,8 @@ class Representation(ABC):
     """What is known of the representations after learning, from theory or from samples.
 
     A subclass must implement the three questions ``kernel``, ``predict`` and ``neurons`` and the
-    properties ``model`` and ``dual_field``. Plots and comparisons use nothing else.
+    properties ``model`` and ``dual_field``. Plots and comparisons use nothing else. ``save`` and
+    ``to_xarray`` hand it on.
     """
 
     @property
@@ -86,6 +89,18 @@ class Representation(ABC):
     @abstractmethod
     def neurons(self, n: int, layer: int, seed: int = 0) -> Neurons:
         """Draw the neurons of one layer (1 to L) of a network of width n."""
+
+    @abstractmethod
+    def save(self, path: "str | PathLike[str]") -> None:
+        """Write to one file, whole or not at all; ``fltheory.load`` reads it.
+
+        It holds no code and nothing that runs when it is read: arrays, and the rest in words and
+        numbers. A nonlinearity of your own is passed to ``load`` again.
+        """
+
+    @abstractmethod
+    def to_xarray(self) -> Any:
+        """As an ``xarray.DataTree``, whose arrays have named dimensions."""
 
 
 def class_means(values: Array, labels: Integers) -> Array:

@@ -1,26 +1,26 @@
-"""Files of samples: equal to the last bit, able to go on, and harmless whatever they hold."""
+"""Files of samples and solutions: equal to the last bit, able to go on, and harmless whatever they hold."""
 
 import json
 import pickle
 import random
 import re
 import struct
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
+import safetensors.numpy
 import xarray
 from attrs import evolve, field, frozen
 
 import fltheory as flt
 from fltheory.errors import CheckpointError
 from fltheory.io import load
-from fltheory.network.saving import _digest
-from fltheory.network.stock import from_data, to_data
 from fltheory.sampler.alternate import Alternate
 from fltheory.sampler.base import Sampler
+from fltheory.storage.archive import digest
+from fltheory.storage.objects import Reader, Writer, is_stock
 
 TASK = flt.OrthogonalClassification(n_samples=4, class_ratios=(0.5, 0.5), n_inputs=5)
 POSTERIOR = flt.DeepNetworkPosterior(TASK, flt.Sigmoid(), width=7, temperature=0.01, n_hidden_layers=2)
@@ -141,10 +141,103 @@ def test_another_posterior_is_refused(tmp_path, name, other):
 
 def test_stock_classes_are_told_by_identity():
     for stock in (flt.HMC(jitter=0.1), Alternate(flt.HMC(), Alternate(flt.HMC(3))), flt.LeakyReLU(0.2)):
-        assert from_data(json.loads(json.dumps(to_data(stock)))) == stock
-    impostor = type("HMC", (Own,), {})()
-    assert to_data(impostor) is None and to_data(Own()) is None and to_data(Swish()) is None
-    assert to_data(Alternate(Own(), flt.HMC())) is None
+        writer = Writer()
+        reference = writer.write(stock)
+        assert Reader.of(json.loads(json.dumps(writer.objects)), {}).read(reference) == stock
+    impostor = type("HMC", (Own,), {"__module__": flt.HMC.__module__})()
+    for foreign in (impostor, Own(), Swish(), Alternate(Own(), flt.HMC()), np.random.default_rng(0)):
+        assert not is_stock(foreign)
+
+
+# Solutions --------------------------------------------------------------------------------------
+
+
+TWO = flt.OrthogonalClassification(n_samples=12, class_ratios=(0.5, 0.5))
+THEORY = flt.DeepNetworkPosterior(TWO, flt.Sigmoid(), width=60, temperature=1e-3)
+SOLVED = {
+    "closed form": (evolve(THEORY, nonlinearity=flt.Linear(), n_hidden_layers=2), {}),
+    "lazy": (evolve(THEORY, readout_scaling="lazy"), {}),
+    "prior": (evolve(THEORY, temperature=np.inf), {}),
+    "quadrature": (THEORY, {}),
+    "condensed": (evolve(THEORY, nonlinearity=flt.ReLU()), {}),
+    "finite width": (THEORY, {"finite_width": True}),
+    "imposed": (THEORY, {"code_fractions": {(1, 0): 0.5, (0, 1): 0.5}}),
+    "ep": (evolve(THEORY, task=flt.Digits((0, 1), n_samples=12, n_test=3)), {}),
+    "deep": (evolve(THEORY, n_hidden_layers=2), {}),
+    "deep ReLU": (
+        evolve(THEORY, nonlinearity=flt.ReLU(), n_hidden_layers=2, task=evolve(TWO, n_samples=30)),
+        {},
+    ),
+    "particles": (evolve(THEORY, task=evolve(TWO, n_samples=4)), {"method": "particles"}),
+}
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """Each is solved once."""
+    return cache(lambda name: SOLVED[name][0].solve(**SOLVED[name][1]))
+
+
+def assert_answers(one, two):
+    """The same answers, to the last bit where they are kept and to rounding where they are computed."""
+    assert repr(one) == repr(two)
+    new = np.random.default_rng(0).normal(size=(3, one.model.task.n_inputs))
+    for layer in range(1, one.model.n_hidden_layers + 1):
+        np.testing.assert_allclose(two.kernel(layer), one.kernel(layer), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(two.kernel(layer, new), one.kernel(layer, new), rtol=1e-10, atol=1e-12)
+        ours, theirs = one.neurons(4, layer, seed=1), two.neurons(4, layer, seed=1)
+        np.testing.assert_allclose(theirs.activations, ours.activations, rtol=1e-9, atol=1e-12)
+        assert one.symmetry(layer) == two.symmetry(layer)
+    np.testing.assert_array_equal(two.dual_field, one.dual_field)
+    for inputs in (None, new):
+        np.testing.assert_allclose(two.predict(inputs).mean, one.predict(inputs).mean, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(two.predict(inputs).variance, one.predict(inputs).variance, rtol=1e-8)
+    for ours, theirs in zip(one.branches, two.branches, strict=True):
+        np.testing.assert_allclose(theirs.readout, ours.readout, rtol=1e-12, atol=1e-14)
+        assert theirs.probability == pytest.approx(ours.probability, rel=1e-12) and theirs.code == ours.code
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_loaded_solutions_answer_as_before(tmp_path, solved, name):
+    solution = solved(name)
+    solution.save(tmp_path / "solution.flt")
+    loaded = load(tmp_path / "solution.flt")
+    assert_answers(solution, loaded)
+    assert repr(load(tmp_path / "solution.flt", SOLVED[name][0])) == repr(solution)
+    assert loaded.model.task.fingerprint == solution.model.task.fingerprint
+    loaded.save(str(tmp_path / "again.flt"))
+    np.testing.assert_array_equal(load(tmp_path / "again.flt").dual_field, solution.dual_field)
+
+
+def test_the_solver_goes_on_from_a_loaded_solution(tmp_path, solved):
+    solved("ep").save(tmp_path / "solution.flt")
+    posterior = evolve(SOLVED["ep"][0], temperature=9e-4)
+    cold = posterior.solve(start=load(tmp_path / "solution.flt"), method="ep")
+    np.testing.assert_allclose(cold.dual_field, posterior.solve(start=solved("ep"), method="ep").dual_field)
+
+
+def test_a_solution_for_a_nonlinearity_of_the_user(tmp_path):
+    posterior = evolve(THEORY, nonlinearity=Swish(2.0), readout_scaling="lazy")
+    posterior.solve().save(tmp_path / "solution.flt")
+    assert_answers(posterior.solve(), load(tmp_path / "solution.flt", posterior))
+    with pytest.raises(ValueError, match=r"posterior: .*Swish\(beta=2.0\)"):
+        load(tmp_path / "solution.flt")
+    with pytest.raises(ValueError, match="^posterior: .*nonlinearity"):
+        load(tmp_path / "solution.flt", evolve(posterior, nonlinearity=Swish(2.1)))
+
+
+@pytest.mark.parametrize("name", ["quadrature", "condensed", "closed form"])
+def test_xarray_holds_a_solution(solved, name):
+    solution = solved(name)
+    tree = solution.to_xarray()
+    found = tree["solution"]
+    np.testing.assert_array_equal(found["dual_field"], solution.dual_field)
+    last = solution.model.n_hidden_layers
+    np.testing.assert_array_equal(found["kernel"].sel(layer=last), solution.kernel(last))
+    assert found["branch_readout"].dims == ("branch", "output")
+    assert found.sizes["outlier"] == len(solution.outliers)
+    assert found.attrs["method"] == solution.method and found.attrs["residual"] == solution.residual
+    np.testing.assert_array_equal(tree["observed_data"]["targets"], TWO.targets)
 
 
 # What others read --------------------------------------------------------------------------------
@@ -191,25 +284,31 @@ class Harm:
 
 def forged(record=None, tensors=None, **changes):
     """A file with a right hash that somebody made up."""
-    tensors = {"a": torch.zeros(2)} if tensors is None else tensors
-    text = json.dumps(record if record is not None else {"format": 1, **changes})
-    return safetensors.torch.save(tensors, {"fltheory": text, "sha256": _digest(text, tensors)})
+    tensors = {"a": np.zeros(2)} if tensors is None else tensors
+    text = json.dumps(record if record is not None else {"format": 2, "kind": "samples", **changes})
+    return safetensors.numpy.save(tensors, {"fltheory": text, "sha256": digest(text, tensors)})
 
 
+MADE = {"given": [], "described": {}, "model": {"object": 0}}
 HOSTILE = {
     "empty": b"",
     "text": b"samples",
     "pickle": pickle.dumps(Harm()),
     "zip": b"PK\x03\x04" + bytes(100),
     "long header": struct.pack("<Q", 2**63) + b"{}",
-    "no header": safetensors.torch.save({"a": torch.zeros(2)}),
+    "no header": safetensors.numpy.save({"a": np.zeros(2)}),
     "deep header": struct.pack("<Q", 200_000) + b"[" * 200_000,
     "list": forged([1]),
-    "deep": safetensors.torch.save({"a": torch.zeros(2)}, {"fltheory": "[" * 100_000, "sha256": ""}),
-    "another format": forged(format=2),
+    "deep": safetensors.numpy.save({"a": np.zeros(2)}, {"fltheory": "[" * 100_000, "sha256": ""}),
+    "another format": forged(format=3),
     "nothing else": forged(),
-    "a class": forged(nonlinearity={"class": "os.system", "fields": {"command": {"value": "touch harm"}}},
-                      model={"weight_variances": [1.0]}, described={}),
+    "another kind": forged(kind="weights"),
+    "a class": forged(**MADE, objects=[{"class": "os:system", "fields": {"command": "touch harm"}}]),
+    "a function": forged(**MADE, objects=[{"class": "meanfield.saving:save", "fields": {}}]),
+    "another class": forged(**MADE, kind="solution", solution={"object": 0},
+                            objects=[{"class": "sampler.hmc:HMC", "fields": {}}]),
+    "a later part": forged(**MADE, objects=[{"class": "sampler.alternate:Alternate",
+                                             "fields": {"samplers": [{"object": 0}]}}]),
 }  # fmt: skip
 
 
@@ -222,10 +321,15 @@ def test_hostile_files_are_refused_and_run_nothing(tmp_path, monkeypatch, conten
     assert not Path("harm").exists()
 
 
-@pytest.mark.parametrize("name", ["builtins.eval", "subprocess.Popen", "Model", "__import__", ""])
-def test_only_listed_classes_are_made(name):
+@pytest.mark.parametrize(
+    "name",
+    ["builtins:eval", "subprocess:Popen", "Model", "__import__", "", "model:np", "model:describe_model",
+     "nonlinearity:Sigmoid", "numerics.validation:np", "meanfield.none:None", "..os:system", "__main__:main",
+     "network.runs:Group", "sampler.base:Sampler.init"],
+)  # fmt: skip
+def test_only_classes_of_frozen_objects_are_made(name):
     with pytest.raises(CheckpointError, match="not a stock class"):
-        from_data({"class": name, "fields": {}})
+        Reader.of([{"class": name, "fields": {}}], {})
 
 
 def test_bad_arguments_are_named(tmp_path):

@@ -23,7 +23,7 @@ LAYERS = (
     {"numerics"},
     {"task", "nonlinearity", "prior", "sampler"},
     {"model"},
-    {"representation"},
+    {"storage", "representation"},
     {"meanfield", "network"},
     {"guidance"},
     {"posterior"},

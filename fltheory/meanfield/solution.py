@@ -1,6 +1,8 @@
 """The answer of the theory: order parameters, and the questions of ``Representation``."""
 
 from collections.abc import Sequence
+from os import PathLike
+from typing import Any
 
 import numpy as np
 from attrs import field, frozen
@@ -252,6 +254,21 @@ class MeanFieldSolution(Representation):
         return Neurons(
             read_only(activations), read_only(z), None if readouts is None else read_only(readouts)
         )
+
+    def save(self, path: "str | PathLike[str]") -> None:
+        from fltheory.meanfield.saving import save
+
+        save(self, path)
+
+    def to_xarray(self) -> Any:
+        """As an ``xarray.DataTree``: dimensions input, output, branch, outlier and layer (1 to L).
+
+        Group solution holds dual field, kernels, branches and outliers, with the scalars as its attributes;
+        observed_data inputs and targets.
+        """
+        from fltheory.meanfield.export import to_tree
+
+        return to_tree(self)
 
     def _training_mean(self) -> Array:
         field, noise = self.neuron.field, self.model.scaled_temperature

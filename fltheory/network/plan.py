@@ -11,9 +11,8 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from fltheory.model import Model
+from fltheory.model import Model, describe_model, plain_repr
 from fltheory.network.chains import Chains, Moment
-from fltheory.network.configuration import describe_model, plain_repr
 from fltheory.network.group import Group
 from fltheory.network.moves.base import Moves
 from fltheory.network.record import Recorder

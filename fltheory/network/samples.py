@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from attrs import evolve, field, frozen
 
-from fltheory.model import Model
+from fltheory.model import Model, check_same_model
 from fltheory.network.chains import Moment
-from fltheory.network.configuration import check_same_model
 from fltheory.network.diagnostics import Diagnostics, diagnose, functionals_of
 from fltheory.network.draws import Draws
 from fltheory.network.kept import KeptNetworks, joined
@@ -326,11 +325,6 @@ class PosteriorSamples(Representation):
         return self.to_xarray()
 
     def save(self, path: "str | PathLike[str]") -> None:
-        """Write to one file, whole or not at all; ``fltheory.load`` reads it.
-
-        It holds no code and nothing that runs when it is read: arrays, and the network and its task in
-        words and numbers.
-        """
         from fltheory.network.saving import save
 
         save(self, path)

@@ -10,7 +10,6 @@ import torch
 
 from fltheory.model import Model
 from fltheory.network.checkpoint import open_run
-from fltheory.network.configuration import versions
 from fltheory.network.draws import Draws
 from fltheory.network.moves.base import Advice
 from fltheory.network.plan import COORDINATES, DTYPES, Plan
@@ -151,7 +150,7 @@ def sample_network(
     begin = positions(plan.target, plan.reduction, start, n_chains, seed)
     if folder is not None:
         came_from = "prior" if isinstance(begin, int) else fingerprint(begin.cpu().numpy())
-        more = {"n_warmup": n_warmup, "start": came_from, **versions()}
+        more = {"n_warmup": n_warmup, "start": came_from, "torch": str(torch.__version__)}
         open_run(folder, {**plan.settings, **more})
     outcomes = run_groups(plan.groups(begin, n_draws, n_warmup, folder), n_jobs, progress)
     rows, means, moments = gathered(outcomes)

@@ -1,0 +1,1 @@
+"""Answers on disk: files without any code, of which nothing is run when they are read."""
