@@ -15,7 +15,6 @@ from fltheory.meanfield.branches import (
     code_patterns,
     covers_others,
     distinct,
-    distinct_rows,
     is_physical,
     mode_sites,
 )
@@ -86,17 +85,20 @@ class DualProblem:
         return None if self.fractions.missing(mixing) else mixing
 
     def starting_field(self) -> Array | None:
-        """t that one-hot targets, however rotated, start from at any N T; None for other targets."""
-        rows, member = distinct_rows(self.targets)
-        overlap = rows @ rows.T
-        norm = float(overlap.trace()) / len(rows)
-        if norm == 0 or not np.allclose(overlap, norm * np.eye(len(rows)), atol=1e-9 * norm):
+        """t from which codes for these targets are found at any N T; None where all targets are zero.
+
+        For one-hot targets 1.6 over the share of its class on an input's own class, less 1.2 everywhere;
+        others, rotated, centred, of one output or real, by the regression that makes them one-hot.
+        """
+        p = len(self.targets)
+        moment = self.targets.T @ self.targets / p
+        if not moment.any():
             return None
-        one_hot = np.eye(len(rows))[member]
-        return np.asarray((1.6 * one_hot / one_hot.mean(0) - 1.2) @ rows / norm)
+        separated = self.targets @ np.linalg.pinv(moment, hermitian=True)
+        return np.asarray((1.6 * separated - 1.2 * separated.mean(0)) * np.trace(moment))
 
     def lazy_field(self) -> Array:
-        """t of the lazy kernel, (N T + sigma_a^2 K)^{-1} Y: what any targets start from."""
+        """t of the lazy kernel, (N T + sigma_a^2 K)^{-1} Y: where codes do not count yet."""
         prior = self.nonlinearity.gaussian_kernel(self.kernel_factor @ self.kernel_factor.T)
         kernel = self.readout_variance * prior + self.noise * np.eye(len(prior))
         return np.asarray(np.linalg.solve(kernel, self.targets))

@@ -44,6 +44,30 @@ def test_the_gradient_of_s_is_the_gap(seed: int) -> None:
     assert slope == pytest.approx(-np.sum(here.gap * direction), rel=1e-4, abs=1e-5)
 
 
+def test_where_a_search_starts() -> None:
+    """One-hot targets start on their classes; rotated, scaled and +-1 targets accordingly; none at zero."""
+    problem = dual_problem(flt.OrthogonalClassification(8, (0.5, 0.25, 0.25)))
+    start, targets = problem.starting_field(), problem.targets
+    np.testing.assert_allclose(start, 1.6 * targets / targets.mean(0) - 1.2)
+    rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    turned = evolve(problem, targets=3.0 * targets @ rotation).starting_field()
+    np.testing.assert_allclose(turned, 3.0 * start @ rotation, atol=1e-12)
+    sign = np.repeat([1.0, -1.0], 4)[:, None]
+    np.testing.assert_allclose(evolve(problem, targets=sign).starting_field(), 1.6 * sign)
+    assert evolve(problem, targets=0.0 * targets).starting_field() is None
+
+
+@pytest.mark.parametrize("phi", [flt.Sigmoid(), flt.Erf(), flt.Tanh()])
+def test_one_output_for_two_classes_of_images(phi: flt.Nonlinearity) -> None:
+    """Targets of +-1 are solved by EP at once, and borne out by exact neurons."""
+    digits = flt.Digits((2, 8), n_samples=30, n_test=5, seed=3)
+    task = flt.ArrayTask(digits.inputs, 2.0 * digits.targets[:, :1] - 1.0, digits.labels)
+    solution = evolve(posterior(task, 0.05), nonlinearity=phi).solve()
+    assert solution.method == "ep" and solution.agreement is not None
+    assert solution.agreement.dual_field < 0.03 and solution.agreement.kernel < 0.01
+    assert sorted(branch.code for branch in solution.branches[:2]) == [(0, 1), (1, 0)]
+
+
 def test_s_decreases_along_the_newton_path() -> None:
     """Once every branch is known S falls at each step; before, it may jump up by a branch found."""
     solution = posterior(classification(3), 0.1).solve()
