@@ -164,10 +164,7 @@ SOLVED = {
     "imposed": (THEORY, {"code_fractions": {(1, 0): 0.5, (0, 1): 0.5}}),
     "ep": (evolve(THEORY, task=flt.Digits((0, 1), n_samples=12, n_test=3)), {}),
     "deep": (evolve(THEORY, n_hidden_layers=2), {}),
-    "deep ReLU": (
-        evolve(THEORY, nonlinearity=flt.ReLU(), n_hidden_layers=2, task=evolve(TWO, n_samples=30)),
-        {},
-    ),
+    "deep ReLU": (evolve(THEORY, nonlinearity=flt.ReLU(), n_hidden_layers=2), {}),
     "particles": (evolve(THEORY, task=evolve(TWO, n_samples=4)), {"method": "particles"}),
 }
 

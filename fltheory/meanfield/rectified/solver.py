@@ -27,6 +27,7 @@ _ENOUGH = 1e-3  # residual on the way
 _TAIL = 4.0  # reach of the lattice at the solution, in standard deviations of the readout layer's tail
 _SHORTEST = 24.0  # and at least
 _FINE = {1: (44.0, 0.5), 2: (44.0, 0.5), 3: (26.0, 0.6)}  # longest reach (weights underflow beyond), spacing
+_LONGER, _CLOSER, _WIDER = 1.15, 0.85, 1.2  # reach, spacing and cut of another lattice, relative
 _WORST = 0.05  # relative difference between two lattices from which a solution is not resolved
 
 
@@ -196,12 +197,13 @@ def _confirmed(solution: MeanFieldSolution, search: ChainSearch, settings: Setti
     """With the difference from another lattice, on which the ray of condensed neurons is cut elsewhere."""
     neuron = solution.neuron
     assert isinstance(neuron, RectifiedPosterior)
-    lattice = neuron.point.problem.lattice
-    other = evolve(lattice, reach=1.15 * lattice.reach, spacing=0.85 * lattice.spacing, cut=1.2 * lattice.cut)
-    problem = evolve(neuron.point.problem, lattice=other)
-    there = evolve(search, problem=problem).complete(
-        ChainPoint(problem, neuron.point.state), 1e-2 * _ENOUGH, settings.max_iterations
-    )
+    there = _on_another_lattice(search, neuron.point, settings.max_iterations)
+    if there is None:
+        raise ConvergenceError(
+            "the theory is not confirmed: on another lattice the search finds no solution from this one; try "
+            "more inputs a class",
+            last=solution,
+        )
     second = RectifiedPosterior(solution.model, there, settings.seed)
     layers = range(1, solution.model.n_hidden_layers + 1)
     kernels = [(neuron.kernel_parts(k).total, second.kernel_parts(k).total) for k in layers]
@@ -214,6 +216,25 @@ def _confirmed(solution: MeanFieldSolution, search: ChainSearch, settings: Setti
             last=solution,
         )
     return solution
+
+
+def _on_another_lattice(search: ChainSearch, point: ChainPoint, max_iterations: int) -> ChainPoint | None:
+    """The solution on a longer and finer lattice, reached through lattices between where it is far."""
+    first = point.problem.lattice
+    for n_parts in (1, 2, 4):
+        here = point
+        for share in np.arange(1, n_parts + 1) / n_parts:
+            lattice = Lattice(
+                _LONGER**share * first.reach, _CLOSER**share * first.spacing, _WIDER**share * first.cut
+            )
+            problem = evolve(point.problem, lattice=lattice)
+            near = ChainPoint(problem, here.state)
+            here = evolve(search, problem=problem).complete(near, 1e-2 * _ENOUGH, max_iterations)
+            if error(here) > _ENOUGH:
+                break
+        else:
+            return here
+    return None
 
 
 def _not_found(model: Model) -> str:

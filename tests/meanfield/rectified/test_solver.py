@@ -60,3 +60,12 @@ def test_an_orthogonal_input_is_answered_by_the_bulk(relu_theory: flt.MeanFieldS
     assert_allclose(groups, cross, rtol=0.02)
     assert mean.shape == variance.shape == (1, 2) and (variance > 0).all()
     assert_allclose(mean[0, 0], mean[0, 1], rtol=0.2)
+
+
+def test_few_inputs_are_confirmed_on_another_lattice() -> None:
+    """Six a class: the tail is long, and the solution is carried to a longer lattice in parts."""
+    task = flt.OrthogonalClassification(n_samples=12, class_ratios=(0.5, 0.5))
+    posterior = flt.DeepNetworkPosterior(task, flt.ReLU(), n_hidden_layers=2, width=100, temperature=6e-4)
+    solution = posterior.solve()
+    assert solution.agreement is not None
+    assert solution.agreement.dual_field < 3e-3 and solution.agreement.kernel < 0.02
