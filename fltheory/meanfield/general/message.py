@@ -84,7 +84,11 @@ class ReadoutProblem:
             max_iterations=max_iterations,
         )
         if result.point is None or result.point.residual > _USABLE:
-            raise ConvergenceError("the readout layer is not resolved on the kernel of the first layer")
+            raise ConvergenceError(
+                "the readout layer is not resolved on the kernel of the first layer: expectation propagation "
+                "fails near the N T at which codes form; try a lower or a higher temperature, or start= from "
+                "a solution there"
+            )
         return Readout(result.point, self.weight_variance)
 
     def again(self, kernel: Array, near: Readout) -> Readout | None:

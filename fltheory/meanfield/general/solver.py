@@ -21,7 +21,7 @@ _POWER = 0.75  # of EP in the readout layer; 1 has fixed points that come and go
 _SPACING, _FINER = 2.0, 1.6  # of the lattice on the way, and at the solution
 _TOLERANCE = 1e-3  # relative, of the equations of the first layer
 _ACTIVE, _SILENT = 0.9, 0.1  # of phi's range: what a neuron is on the classes of its code, and on others
-_SHARE = 0.5  # of codes in the first guess of K_1, beside the prior's kernel
+_SHARES = (0.5, 0.75, 0.25, 0.0)  # of codes in a first guess of K_1, beside the prior's kernel
 _READOUT_STEPS = 40
 
 
@@ -122,14 +122,20 @@ class _Attempt:
         return self.search.resume(state.conjugate, state.kernel, first)
 
     def _cold(self) -> LayerPair:
-        guess = self._guess()
-        return self.search.begin(guess, self._first_readout(guess))
+        """From the first guess of K_1 on which the readout layer is resolved: EP fails on some."""
+        for share in _SHARES:
+            guess = self._guess(share)
+            try:
+                return self.search.begin(guess, self._first_readout(guess))
+            except ConvergenceError as error:
+                last = error
+        raise last
 
-    def _guess(self) -> Array:
+    def _guess(self, share: float) -> Array:
         """K_1 between that of the prior and that of neurons on all codes but the constant ones."""
         coded = self.patterns[np.ptp(self.patterns, axis=1) > 0]
         prior = self.model.nonlinearity.gaussian_kernel(self.model.input_kernel)
-        return np.asarray((1.0 - _SHARE) * prior + _SHARE * coded.T @ coded / len(coded))
+        return np.asarray((1.0 - share) * prior + share * coded.T @ coded / len(coded))
 
     def _first_readout(self, guess: Array) -> Readout:
         found, fractions = self.free.first(guess, None, _READOUT_STEPS), self.settings.code_fractions

@@ -5,6 +5,8 @@ import pytest
 from attrs import evolve
 
 import fltheory as flt
+from fltheory.meanfield.general.solver import _Attempt
+from fltheory.meanfield.settings import Settings
 from fltheory.testing import check_solution
 
 TASK = flt.OrthogonalClassification(20, (0.5, 0.5))
@@ -57,6 +59,30 @@ def test_class_blocks_and_the_general_way_agree(orthogonal):
     assert gap < 5e-3 * np.abs(conjugate).max()
     for found, known in zip(orthogonal.branches, exact.branches, strict=True):
         assert found.probability == pytest.approx(known.probability, abs=2e-3)
+
+
+def test_another_guess_where_the_readout_fails_on_the_first():
+    """Few images: EP of the readout layer finds nothing on the first guess of the kernel."""
+    task = flt.Digits((5, 8), n_samples=16, n_test=1, seed=219)
+    model = evolve(DIGITS, task=task, temperature=3e-4).model
+    attempt = _Attempt(model, Settings("auto", None, 1e-6, 60, 0, False, lambda residual: None))
+    with pytest.raises(flt.ConvergenceError, match="codes form"):
+        attempt._first_readout(attempt._guess(0.5))
+    pair, converged = attempt.run()
+    assert converged and pair.residual < 1e-3
+
+
+@pytest.mark.parametrize("phi", [flt.Sigmoid(), flt.Erf()])
+def test_one_output_for_two_classes(phi):
+    """Targets of +-1: two codes that are opposite, as many neurons on each but for the images."""
+    digits = flt.Digits((2, 8), n_samples=16, n_test=1, seed=3)
+    task = flt.ArrayTask(digits.inputs, 2 * digits.targets[:, :1] - 1, digits.labels)
+    solution = evolve(DIGITS, task=task, nonlinearity=phi).solve()
+    first, second = solution.branches[:2]
+    assert {first.code, second.code} == {(1, 0), (0, 1)}
+    np.testing.assert_allclose([first.probability, second.probability], 0.5, atol=0.03)
+    np.testing.assert_allclose(first.readout, -second.readout, rtol=0.1)
+    check_solution(solution, tolerance=TOLERANCE)
 
 
 def test_the_conjugate_kernel_is_the_message(digits):
