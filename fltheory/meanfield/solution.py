@@ -144,7 +144,8 @@ class MeanFieldSolution(Representation):
     agreement
         How far exact neurons are from EP, or two runs of particles from one another, which is twice
         the standard error of the solution, or solutions of a deep network on two sets of points (the
-        kernels of all layers together); None for one layer by quadrature and where EP was not checked.
+        kernels of all layers together; exact neurons too where EP takes part); None for one layer by
+        quadrature and where EP was not checked.
     has_imposed_codes
         Whether the shares of codes were imposed, not found.
     """

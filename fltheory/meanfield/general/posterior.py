@@ -18,6 +18,7 @@ from fltheory.numerics.validation import Array, Integers
 
 _CANDIDATES = 5  # drawn for each neuron of the first layer that is kept
 _N_NEURONS = 8192  # of the first layer, that answer for new inputs
+_N_EXACT = 32768  # of them, on which EP's kernel is checked
 _BATCH = 64  # nodes at a time
 _ROUNDING = 1e-10  # added to a kernel of neurons, which may be singular
 
@@ -79,6 +80,13 @@ class GeneralDeepPosterior(NeuronPosterior):
         kept = np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n)
         kept = rng.permutation(np.minimum(kept, len(weights) - 1))
         return latent[kept] @ self.factor.T, None
+
+    @cached_property
+    def exact_first_kernel(self) -> Array:
+        """<phi phi^T>_1 over neurons of the exact law at this Kt_1: what EP at the nodes may miss, (P, P)."""
+        latent, weights = self._weighted(_N_EXACT, np.random.default_rng([self.seed, 2]))
+        phi = np.asarray(self._nonlinearity(latent @ self.factor.T))
+        return np.asarray((phi.T * weights) @ phi)
 
     def _weighted(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draws g of EP's Gaussians at the nodes, (n, q), and weights for the exact law (4), (n,).

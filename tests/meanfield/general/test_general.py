@@ -5,8 +5,10 @@ import pytest
 from attrs import evolve
 
 import fltheory as flt
-from fltheory.meanfield.general.solver import _Attempt
+from fltheory.meanfield.dual import evaluate
+from fltheory.meanfield.general.solver import _Attempt, _checked
 from fltheory.meanfield.settings import Settings
+from fltheory.meanfield.solution import Agreement
 from fltheory.testing import check_solution
 
 TASK = flt.OrthogonalClassification(20, (0.5, 0.5))
@@ -37,7 +39,10 @@ def blocks(kernel, labels):
 def test_the_laws_hold(orthogonal, digits):
     check_solution(orthogonal, tolerance=TOLERANCE)
     check_solution(digits, tolerance=TOLERANCE)
-    assert orthogonal.agreement.kernel < 5e-3 and digits.agreement.kernel < 0.01  # the coarser lattice's
+    for solution in (orthogonal, digits):
+        lattice, exact = solution.kernel(1), solution.neuron.exact_first_kernel
+        assert solution.agreement.kernel >= np.linalg.norm(exact - lattice) / np.linalg.norm(lattice)
+        assert solution.agreement.kernel < 0.01 and solution.agreement.dual_field < 0.01
 
 
 def test_a_wrong_kernel_of_the_first_layer_breaks_the_laws(digits):
@@ -46,6 +51,21 @@ def test_a_wrong_kernel_of_the_first_layer_breaks_the_laws(digits):
     neuron = evolve(digits.neuron, pair=evolve(pair, hidden=evolve(pair.hidden, state=state)))
     with pytest.raises(AssertionError, match="drawn kernels"):
         check_solution(evolve(digits, neuron=neuron), tolerance=TOLERANCE)
+
+
+def test_a_readout_without_one_of_its_codes_is_refused(digits):
+    """Exact neurons find the code that is missing; with all of them the same check passes."""
+    pair = digits.neuron.pair
+    point = pair.readout.point
+    kept = np.argsort(-point.probabilities)[:2]
+    worse = evaluate(point.problem, point.field, point.sites[:, kept], residual=1e-4)
+    readout = evolve(pair.readout, point=worse)
+    solution = evolve(digits, neuron=evolve(digits.neuron, pair=evolve(pair, readout=readout)))
+    lattices = Agreement("a coarser lattice", 0.0, 0.0)
+    with pytest.raises(flt.ConvergenceError, match="exact neurons") as caught:
+        _checked(solution, lattices)
+    assert caught.value.last.agreement.missing_probability > 0.05
+    assert _checked(digits, lattices).agreement.missing_probability < 0.01
 
 
 def test_class_blocks_and_the_general_way_agree(orthogonal):
