@@ -189,3 +189,18 @@ def test_condensed_relu_neurons_do_not_drift_and_reordered_ones_do():
     assert found.overlap[0] == pytest.approx(overlap_limit(posterior.solve()), abs=0.05)
     moved = with_weights(samples, reordered(samples.draws.weights[0]))
     assert verdict(overlap(moved, lags=[32])) == "drifts"
+
+
+@pytest.mark.slow
+def test_deep_relu_networks_drift_where_no_neuron_condenses():
+    """Two layers: condensed neurons of the first are what is left of it, the second forgets all."""
+    posterior = posterior_of(flt.ReLU(), 2, 100, 40, 0.03)
+    theory = posterior.solve()
+    assert [theory.symmetry(layer) for layer in (1, 2)] == ["broken", "intact"]
+    samples = trajectories(posterior, "theory", n_steps=40, step_size=0.08)
+    first, second = (overlap(samples, layer, lags=[32]) for layer in (1, 2))
+    assert first.overlap[0] - first.baseline > 5 * first.standard_error[0]
+    assert first.overlap[0] == pytest.approx(overlap_limit(theory, 1), abs=0.05)
+    assert verdict(second) == "drifts"
+    moved = with_weights(samples, reordered(samples.draws.weights[0]))
+    assert verdict(overlap(moved, 1, lags=[32])) == "drifts"
