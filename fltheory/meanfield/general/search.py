@@ -29,8 +29,10 @@ _NEAR = 0.1  # residual below which the last steps are combined, and J no longer
 _MEMORY = 5  # steps that are combined
 _SOFT = 1e-8  # added to their Gram matrix, relative
 _LARGEST_COMBINATION = 20.0
-_ROUNDING = 2e-4  # of J, that is no worse
-_PROGRESS, _SLACK = 0.8, 1.5  # of the residual: enough whatever J does; and what is no step back
+_ROUNDING, _EP_ERROR = 2e-4, 0.02  # fall of J that is none, and that EP's error may feign
+_SOME_PROGRESS, _PROGRESS = 0.95, 0.8  # of the residual: enough where J may have risen, and whatever J does
+_SLACK = 1.5  # of the residual, that is no step back
+_LATTICE_ERROR = 0.01  # residual that a lattice along other directions may feign
 _SMALL = 1e-300
 _N_TRIALS = 6
 _SHRINK = 0.35
@@ -218,10 +220,14 @@ def _outside(total: Array, directions: Array) -> Array:
 
 
 def _is_progress(before: LayerPair, after: LayerPair) -> bool:
-    """Far from a solution J must rise; close to it the error of EP in J is larger than what is left of it."""
+    """Far from a solution J must rise; close to it the error of EP in J is larger than what is left of it.
+
+    The less J falls, the less the residual must.
+    """
+    residual, fall = after.residual / before.residual, before.action - after.action
     if before.residual < _NEAR:
-        return after.residual < _SLACK * before.residual
-    return after.action > before.action - _ROUNDING or after.residual < _PROGRESS * before.residual
+        return residual < _SLACK or after.residual < _LATTICE_ERROR
+    return fall < _ROUNDING or (fall < _EP_ERROR and residual < _SOME_PROGRESS) or residual < _PROGRESS
 
 
 def _combination(history: list[_Iterate]) -> _Iterate:

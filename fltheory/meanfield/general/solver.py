@@ -44,7 +44,7 @@ def solve_general(model: Model, settings: Settings) -> MeanFieldSolution:
     if not converged:
         raise ConvergenceError(
             f"the theory of the first hidden layer stopped with relative residual {pair.residual:.1e} "
-            f"(tolerance {_TOLERANCE:.0e}); try a higher temperature, or start= at its solution",
+            f"(tolerance {_TOLERANCE:.0e}); try another temperature, or start= at its solution",
             last=solution,
         )
     return _checked(solution, _between_lattices(pair, coarse))

@@ -92,6 +92,15 @@ def test_another_guess_where_the_readout_fails_on_the_first():
     assert converged and pair.residual < 1e-3
 
 
+@pytest.mark.slow
+def test_targets_without_classes():
+    """Ten Gaussian inputs and noise to fit: EP's error in J must not end the search."""
+    rng = np.random.default_rng(5)
+    task = flt.ArrayTask(rng.normal(size=(10, 50)), rng.normal(size=(10, 1)))
+    solution = evolve(DIGITS, task=task, nonlinearity=flt.Erf(), temperature=1e-3).solve()
+    assert solution.agreement.kernel < 0.03 and solution.residual < 1e-5
+
+
 @pytest.mark.parametrize("phi", [flt.Sigmoid(), flt.Erf()])
 def test_one_output_for_two_classes(phi):
     """Targets of +-1: two codes that are opposite, as many neurons on each but for the images."""
