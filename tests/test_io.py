@@ -304,6 +304,8 @@ HOSTILE = {
     "a function": forged(**MADE, objects=[{"class": "meanfield.saving:save", "fields": {}}]),
     "another class": forged(**MADE, kind="solution", solution={"object": 0},
                             objects=[{"class": "sampler.hmc:HMC", "fields": {}}]),
+    "a bad field": forged(**MADE, objects=[{"class": "nonlinearity.stock:LeakyReLU",
+                                            "fields": {"negative_slope": float("inf")}}]),
     "a later part": forged(**MADE, objects=[{"class": "sampler.alternate:Alternate",
                                              "fields": {"samplers": [{"object": 0}]}}]),
 }  # fmt: skip

@@ -82,7 +82,7 @@ def digest(text: str, arrays: Mapping[str, Array]) -> str:
     """A hash of all that a file says."""
     found = hashlib.sha256(text.encode())
     for name in sorted(arrays):
-        array = arrays[name]
-        found.update(f"\0{name}\0{array.dtype}{array.shape}\0".encode())
-        found.update(array.tobytes())
+        array = np.ascontiguousarray(arrays[name])
+        found.update(f"\0{name}\0{array.dtype}{arrays[name].shape}\0".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
     return found.hexdigest()

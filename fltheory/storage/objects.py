@@ -111,7 +111,7 @@ def is_stock(value: object) -> bool:
 class Reader:
     """What a ``Writer`` has written; arrays are read-only, and sequences become tuples."""
 
-    made: tuple[object, ...]
+    made: list[object]
     arrays: Mapping[str, Array]
     given: Mapping[str, object]
 
@@ -124,11 +124,11 @@ class Reader:
         Raises
         ------
         CheckpointError
-            If one is of a class that is not this package's own.
+            If one is of a class that is not this package's own, or does not fit its class.
         """
-        reader = cls((), {name: sealed(array) for name, array in arrays.items()}, given or {})
+        reader = cls([], {name: sealed(array) for name, array in arrays.items()}, given or {})
         for entry in objects:
-            reader = cls((*reader.made, reader._object(entry)), reader.arrays, reader.given)
+            reader.made.append(reader._object(entry))
         return reader
 
     def read(self, data: Any) -> Any:
@@ -147,4 +147,9 @@ class Reader:
             raise CheckpointError(f"file: names the class {entry['class']!r:.60}, which is not a stock class")
         alias = {field.name: field.alias for field in fields(kind)}
         values = {alias[name]: self.read(value) for name, value in entry["fields"].items()}
-        return kind(*values["samplers"]) if set(values) == {"samplers"} else kind(**values)
+        try:  # Alternate takes its samplers one by one
+            return kind(*values["samplers"]) if set(values) == {"samplers"} else kind(**values)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"file: {kind.__name__} cannot be made of what it says ({error})"
+            ) from error
