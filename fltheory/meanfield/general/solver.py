@@ -113,14 +113,17 @@ class _Attempt:
         return self._search(finer)
 
     def _from_start(self) -> LayerPair | None:
-        """On from a solution of this kind for as many inputs and outputs."""
+        """On from a solution of this kind for as many inputs and outputs; None without one, or in vain."""
         start = self.settings.start
         if start is None or start.method != "lattice":
             return None
         assert isinstance(start.neuron, GeneralDeepPosterior)
         state, readout = start.neuron.pair.hidden.state, start.neuron.pair.readout
-        first = self.problem.first(state.kernel, readout.point, _READOUT_STEPS)
-        return self.search.resume(state.conjugate, state.kernel, first)
+        try:
+            first = self.problem.first(state.kernel, readout.point, _READOUT_STEPS)
+            return self.search.resume(state.conjugate, state.kernel, first)
+        except ConvergenceError:
+            return None
 
     def _cold(self) -> LayerPair:
         """From the first guess of K_1 on which the readout layer is resolved: EP fails on some."""

@@ -153,6 +153,14 @@ def test_on_from_a_solution(digits):
     np.testing.assert_allclose(again.kernel(1), digits.kernel(1), atol=1e-3)
 
 
+def test_a_start_that_does_not_fit_is_none(digits):
+    """At a solution for other images, where the layers may find no way on, the search begins anew."""
+    other = evolve(DIGITS, task=flt.Digits(classes=(0, 1), n_samples=20, n_test=1, seed=7))
+    started, cold = other.solve(start=digits), other.solve()
+    np.testing.assert_allclose(started.kernel(1), cold.kernel(1), atol=2e-3)
+    np.testing.assert_allclose(started.dual_field, cold.dual_field, rtol=0.02, atol=0.02)
+
+
 def test_imposed_fractions(orthogonal):
     fractions = {(1, 0): 0.37, (0, 1): 0.37, (1, 1): 0.26}
     frozen = ORTHOGONAL.solve(method="ep", code_fractions=fractions)
