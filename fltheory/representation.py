@@ -51,8 +51,8 @@ class Representation(ABC):
     """What is known of the representations after learning, from theory or from samples.
 
     A subclass must implement the three questions ``kernel``, ``predict`` and ``neurons`` and the
-    properties ``model`` and ``dual_field``. Plots and comparisons use nothing else. ``save`` and
-    ``to_xarray`` hand it on.
+    properties ``model`` and ``dual_field``. Plots and comparisons use nothing else; ``save`` and
+    ``to_xarray`` may be supplied.
     """
 
     @property
@@ -90,17 +90,17 @@ class Representation(ABC):
     def neurons(self, n: int, layer: int, seed: int = 0) -> Neurons:
         """Draw the neurons of one layer (1 to L) of a network of width n."""
 
-    @abstractmethod
     def save(self, path: "str | PathLike[str]") -> None:
         """Write to one file, whole or not at all; ``fltheory.load`` reads it.
 
         It holds no code and nothing that runs when it is read: arrays, and the rest in words and
         numbers. A nonlinearity of your own is passed to ``load`` again.
         """
+        raise NotImplementedError(f"{type(self).__name__} cannot be saved")
 
-    @abstractmethod
     def to_xarray(self) -> Any:
         """As an ``xarray.DataTree``, whose arrays have named dimensions."""
+        raise NotImplementedError(f"{type(self).__name__} is not available as named arrays")
 
 
 def class_means(values: Array, labels: Integers) -> Array:
