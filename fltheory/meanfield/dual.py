@@ -88,7 +88,8 @@ class DualProblem:
         """t from which codes for these targets are found at any N T; None where all targets are zero.
 
         For one-hot targets 1.6 over the share of its class on an input's own class, less 1.2 everywhere;
-        others, rotated, centred, of one output or real, by the regression that makes them one-hot.
+        others, rotated, centred, of one output or real, by the regression that makes them one-hot:
+        docs/theory.md (10t).
         """
         p = len(self.targets)
         moment = self.targets.T @ self.targets / p
