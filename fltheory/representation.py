@@ -95,11 +95,22 @@ class Representation(ABC):
 
         It holds no code and nothing that runs when it is read: arrays, and the rest in words and
         numbers. A nonlinearity of your own is passed to ``load`` again.
+
+        Raises
+        ------
+        NotImplementedError
+            For a representation of your own, unless it supplies this.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be saved")
 
     def to_xarray(self) -> Any:
-        """As an ``xarray.DataTree``, whose arrays have named dimensions."""
+        """As an ``xarray.DataTree``, whose arrays have named dimensions.
+
+        Raises
+        ------
+        NotImplementedError
+            For a representation of your own, unless it supplies this.
+        """
         raise NotImplementedError(f"{type(self).__name__} is not available as named arrays")
 
 

@@ -237,6 +237,17 @@ def test_xarray_holds_a_solution(solved, name):
     np.testing.assert_array_equal(tree["observed_data"]["targets"], TWO.targets)
 
 
+def test_a_representation_of_the_user_says_that_it_cannot_be_saved(tmp_path):
+    class Own(flt.Representation):
+        model = dual_field = kernel = predict = neurons = None
+
+    with pytest.raises(NotImplementedError, match="^Own cannot be saved"):
+        Own().save(tmp_path / "own.flt")
+    with pytest.raises(NotImplementedError, match="^Own is not available"):
+        Own().to_xarray()
+    assert not list(tmp_path.iterdir())
+
+
 # What others read --------------------------------------------------------------------------------
 
 

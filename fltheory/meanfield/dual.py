@@ -26,6 +26,7 @@ from fltheory.numerics.positive import LowRankPlusBlocks
 from fltheory.numerics.validation import Array
 
 _UNSETTLED = 1e-3  # change of moments above which EP has not found a branch
+_SPANNED = 1e-6  # relative second moment of targets along a direction below which they do not span it
 _NEGLIGIBLE = 1e-9  # weight of a branch that the Newton matrix leaves out
 
 
@@ -95,7 +96,7 @@ class DualProblem:
         moment = self.targets.T @ self.targets / p
         if not moment.any():
             return None
-        separated = self.targets @ np.linalg.pinv(moment, hermitian=True)
+        separated = self.targets @ np.linalg.pinv(moment, rcond=_SPANNED, hermitian=True)
         return np.asarray((1.6 * separated - 1.2 * separated.mean(0)) * np.trace(moment))
 
     def lazy_field(self) -> Array:

@@ -42,7 +42,7 @@ class Archive:
 
     def write(self, path: "str | PathLike[str]") -> None:
         """To a file, whole or not at all."""
-        arrays = {name: np.array(array, order="C") for name, array in self.arrays.items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
         text = json.dumps({"format": _FORMAT, "kind": self.kind, **self.record})
         header = {"fltheory": text, "sha256": digest(text, arrays)}
         write_whole(Path(os.fsdecode(path)), safetensors.numpy.save(arrays, header))

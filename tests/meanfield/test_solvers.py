@@ -55,6 +55,10 @@ def test_where_a_search_starts() -> None:
     sign = np.repeat([1.0, -1.0], 4)[:, None]
     np.testing.assert_allclose(evolve(problem, targets=sign).starting_field(), 1.6 * sign)
     assert evolve(problem, targets=0.0 * targets).starting_field() is None
+    twice = sign @ np.ones((1, 2)) + 1e-9 * np.random.default_rng(1).standard_normal((8, 2))
+    np.testing.assert_allclose(
+        evolve(problem, targets=twice).starting_field(), 1.6 * sign @ [[1, 1]], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("phi", [flt.Sigmoid(), flt.Erf(), flt.Tanh()])
