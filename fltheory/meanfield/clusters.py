@@ -1,4 +1,4 @@
-"""Clusters of neurons that share a code, as Gaussians: jumps between them, and where EP may start."""
+"""Clusters of neurons that share a code, as Gaussians, and jumps between them."""
 
 import math
 from functools import cached_property
@@ -8,8 +8,7 @@ from attrs import frozen
 from scipy import linalg
 from scipy.special import logsumexp
 
-from fltheory.meanfield.ep import JointEP
-from fltheory.meanfield.law import NeuronLaw
+from fltheory.meanfield.law import LatentLaw
 from fltheory.numerics.positive import cholesky_batch
 from fltheory.numerics.validation import Array, Integers
 
@@ -77,7 +76,7 @@ class GaussianClusters:
         return self.colour(rng.standard_normal((n, self.means.shape[1])), member)
 
     def jump(
-        self, law: NeuronLaw, latent: Array, rng: np.random.Generator, *, renewal: float
+        self, law: LatentLaw, latent: Array, rng: np.random.Generator, *, renewal: float
     ) -> tuple[Array, float]:
         """One Metropolis step of each neuron to a cluster chosen by weight, and the share accepted.
 
@@ -101,37 +100,6 @@ class GaussianClusters:
 def _choose(log_joint: Array, rng: np.random.Generator) -> Integers:
     """One column for each row, with probability in proportion to exp, (n,): the largest of Gumbel's sums."""
     return np.asarray((log_joint + rng.gumbel(size=log_joint.shape)).argmax(1), dtype=np.int64)
-
-
-def sites_from_clusters(law: NeuronLaw, latent: Array, member: Integers) -> Array:
-    """EP sites at the averages over clusters of particles, (5, B, P), for ``JointEP``.
-
-    Each factor f = exp(h phi(z)) is replaced by the Gaussian of the cluster's mean second-order
-    expansion, Lambda = -<Hess log f>, eta = <grad log f> + Lambda <(z, h)>, with a at its mean
-    given z.
-
-    Parameters
-    ----------
-    latent
-        Particles at the law's own t, (n, q), of equal weight.
-    member
-        The cluster of each, 0 to B - 1, or negative for those to leave out, (n,).
-    """
-    return np.stack([_site(law, latent[member == b]) for b in range(int(member.max()) + 1)], axis=1)
-
-
-def _site(law: NeuronLaw, latent: Array) -> Array:
-    """Of one cluster, (5, P)."""
-    phi = law.nonlinearity
-    z = latent @ law.factor.T
-    activation, slope = phi(z), phi.derivative(z)
-    h = law.readout_variance * (activation @ law.field) @ law.field.T
-    step = _BEND * max(1.0, float(np.sqrt((law.factor**2).sum(1).max())))
-    bend = (phi.derivative(z + step) - phi.derivative(z - step)) / (2 * step)
-    zz, zh = -(h * bend).mean(0), -slope.mean(0)
-    z_mean, h_mean = z.mean(0), h.mean(0)
-    shift_z = (h * slope).mean(0) + zz * z_mean + zh * h_mean
-    return np.stack([zz, zh, np.zeros_like(zz), shift_z, activation.mean(0) + zh * z_mean])
 
 
 def cluster_centres(points: Array, n_clusters: int, rng: np.random.Generator) -> Array:
@@ -162,28 +130,37 @@ def _spread_centres(points: Array, n_clusters: int, rng: np.random.Generator) ->
     return points[chosen]
 
 
-def fit_clusters(law: NeuronLaw, latent: Array, member: Integers) -> GaussianClusters:
+def fit_clusters(law: LatentLaw, latent: Array, member: Integers) -> GaussianClusters:
     """Gaussians for clusters of particles, of which each has at least two.
 
     Means are the particles'. Covariances are theirs too as far as there are enough of them, and
-    else those of the sites' Gaussian.
+    else those of the law's expansion.
     """
     counts = np.bincount(member[member >= 0])
-    sites = sites_from_clusters(law, latent, member)
-    ep = JointEP(law.factor, law.field, law.readout_variance, law.nonlinearity)
-    expanded = ep.moments(sites, np.zeros(len(counts)))
     rank = latent.shape[1]
     means, covariances = np.empty((len(counts), rank)), np.empty((len(counts), rank, rank))
     for b, count in enumerate(counts):
         inside = latent[member == b]
         means[b] = inside.mean(0)
-        fallback = expanded.latent_covariance[b, :rank, :rank]
-        if not _is_positive(fallback):
-            fallback = np.eye(rank)
         scatter = (inside - means[b]).T @ (inside - means[b])
-        covariances[b] = (scatter + rank * fallback) / (count + rank)
+        covariances[b] = (scatter + rank * _expanded_covariance(law, inside)) / (count + rank)
     return GaussianClusters(counts / counts.sum(), means, cholesky_batch(covariances)[0])
 
 
-def _is_positive(matrix: Array) -> bool:
-    return bool(np.isfinite(matrix).all() and np.linalg.eigvalsh(matrix)[0] > 0)
+def _expanded_covariance(law: LatentLaw, latent: Array) -> Array:
+    """Of g by the second-order expansion of the exponent, averaged over the particles of a cluster, (q, q).
+
+    The prior's where this is not positive.
+    """
+    phi, factor = law.nonlinearity, law.factor
+    z = latent @ factor.T
+    step = _BEND * max(1.0, float(np.sqrt((factor**2).sum(1).max())))
+    bend = (phi.derivative(z + step) - phi.derivative(z - step)) / (2 * step)
+    slope = phi.derivative(z).mean(0)
+    curvature = law.conjugate * np.outer(slope, slope)
+    curvature[np.diag_indices_from(curvature)] += (law.pull(np.asarray(phi(z))) * bend).mean(0)
+    one = np.eye(factor.shape[1])
+    precision = one - factor.T @ curvature @ factor
+    if not np.isfinite(precision).all() or np.linalg.eigvalsh(precision)[0] <= 0:
+        return one
+    return np.asarray(np.linalg.inv(precision))

@@ -1,14 +1,12 @@
-"""The exact law of one readout neuron at a given dual field, and Markov moves that leave it alone.
-
-With the readout integrated out, docs/theory.md (4a), the latent g of z = F g has the density
-pi_t(g) ~ N(g | 0, 1) exp(sigma_a^2 |t^T phi(F g)|^2 / 2).
-"""
+"""The exact law of one neuron under a conjugate kernel, and Markov moves that leave it alone."""
 
 import math
+from abc import ABC, abstractmethod
 from functools import cached_property
 
 import numpy as np
 from attrs import frozen
+from scipy.special import logsumexp
 
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.validation import Array
@@ -18,14 +16,70 @@ _ACCEPTANCE = 0.8
 _LONGEST_STEP = 0.6
 
 
-@frozen(eq=False)
-class NeuronLaw:
-    """pi_t for n neurons at a time.
+class LatentLaw(ABC):
+    """The density ~ N(g | 0, 1) exp(phi^T Kt phi / 2) of the latent g of z = F g, phi = phi(z).
 
     Attributes
     ----------
     factor
         F (P, q), with K = F F^T.
+    nonlinearity
+        phi.
+    """
+
+    factor: Array
+    nonlinearity: Nonlinearity
+
+    @property
+    @abstractmethod
+    def conjugate(self) -> Array:
+        """Kt, (P, P)."""
+
+    @abstractmethod
+    def pull(self, activations: Array) -> Array:
+        """Kt phi for each phi (n, P)."""
+
+    def activations(self, latent: Array) -> Array:
+        """phi(F g), (n, P)."""
+        return np.asarray(self.nonlinearity(latent @ self.factor.T))
+
+    def exponent(self, activations: Array) -> Array:
+        """phi^T Kt phi / 2, (n,)."""
+        return np.asarray(0.5 * np.einsum("np,np->n", self.pull(activations), activations))
+
+    def log_density(self, latent: Array) -> Array:
+        """Relative to log N(0 | 0, 1) without its constant, (n,)."""
+        return np.asarray(self.exponent(self.activations(latent)) - 0.5 * (latent**2).sum(1))
+
+    def log_density_and_gradient(self, latent: Array) -> tuple[Array, Array]:
+        """The same with its gradient, (n,) and (n, q)."""
+        z = latent @ self.factor.T
+        phi = np.asarray(self.nonlinearity(z))
+        pull = self.pull(phi)
+        value = 0.5 * np.einsum("np,np->n", pull, phi) - 0.5 * (latent**2).sum(1)
+        return value, (pull * self.nonlinearity.derivative(z)) @ self.factor - latent
+
+    def growth_since(self, before: "LatentLaw", latent: Array) -> float:
+        """log Z less that of another law, by neurons (n, q) drawn of this one.
+
+        By neurons drawn before, it would come out too large where this law was chosen by what it is on them.
+        """
+        back = before.exponent(before.activations(latent)) - self.exponent(self.activations(latent))
+        return math.log(len(back)) - float(logsumexp(back))
+
+    @cached_property
+    def is_odd(self) -> bool:
+        """Whether phi(-z) = -phi(z), so that g and -g are equally likely."""
+        z = np.linspace(0.0, 20.0, 81)
+        return bool(np.allclose(self.nonlinearity(-z), -self.nonlinearity(z), rtol=1e-12, atol=1e-14))
+
+
+@frozen(eq=False)
+class NeuronLaw(LatentLaw):
+    """A readout neuron with its readout integrated out, docs/theory.md (4a): Kt = sigma_a^2 t t^T.
+
+    Attributes
+    ----------
     field
         t, (P, m).
     readout_variance
@@ -37,28 +91,24 @@ class NeuronLaw:
     readout_variance: float
     nonlinearity: Nonlinearity
 
-    def activations(self, latent: Array) -> Array:
-        """phi(F g), (n, P)."""
-        return np.asarray(self.nonlinearity(latent @ self.factor.T))
+    @property
+    def conjugate(self) -> Array:
+        return np.asarray(self.readout_variance * self.field @ self.field.T)
 
-    def log_density(self, latent: Array) -> Array:
-        """log pi_t(g), relative to log N(0 | 0, 1) without its constant, (n,)."""
-        drive = self.activations(latent) @ self.field
-        return np.asarray(0.5 * self.readout_variance * (drive**2).sum(1) - 0.5 * (latent**2).sum(1))
+    def pull(self, activations: Array) -> Array:
+        return np.asarray(self.readout_variance * (activations @ self.field) @ self.field.T)
 
-    def log_density_and_gradient(self, latent: Array) -> tuple[Array, Array]:
-        """The same with its gradient, (n,) and (n, q)."""
-        z = latent @ self.factor.T
-        drive = self.nonlinearity(z) @ self.field
-        value = 0.5 * self.readout_variance * (drive**2).sum(1) - 0.5 * (latent**2).sum(1)
-        pull = self.readout_variance * (drive @ self.field.T) * self.nonlinearity.derivative(z)
-        return value, pull @ self.factor - latent
 
-    @cached_property
-    def is_odd(self) -> bool:
-        """Whether phi(-z) = -phi(z), so that g and -g are equally likely."""
-        z = np.linspace(0.0, 20.0, 81)
-        return bool(np.allclose(self.nonlinearity(-z), -self.nonlinearity(z), rtol=1e-12, atol=1e-14))
+@frozen(eq=False)
+class HiddenLaw(LatentLaw):
+    """A neuron below the last layer, docs/theory.md (4)."""
+
+    factor: Array
+    conjugate: Array
+    nonlinearity: Nonlinearity
+
+    def pull(self, activations: Array) -> Array:
+        return np.asarray(activations @ self.conjugate)
 
 
 class HamiltonianMoves:
@@ -68,13 +118,13 @@ class HamiltonianMoves:
         self.rng = rng
         self.step = 0.2
 
-    def __call__(self, law: NeuronLaw, latent: Array, n: int = 1) -> Array:
+    def __call__(self, law: LatentLaw, latent: Array, n: int = 1) -> Array:
         """``n`` trajectories of each neuron (M, q)."""
         for _ in range(n):
             latent = self._trajectory(law, latent)
         return latent
 
-    def _trajectory(self, law: NeuronLaw, latent: Array) -> Array:
+    def _trajectory(self, law: LatentLaw, latent: Array) -> Array:
         momentum = self.rng.standard_normal(latent.shape)
         step = self.step * self.rng.uniform(0.7, 1.3, (len(latent), 1))
         position = latent

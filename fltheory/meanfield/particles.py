@@ -11,22 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 from attrs import evolve, frozen
 
-from fltheory.meanfield.clusters import GaussianClusters, cluster_centres, fit_clusters, nearest
 from fltheory.meanfield.domain import DomainMinimum, minimise_anywhere, minimise_in_domain
-from fltheory.meanfield.law import HamiltonianMoves, NeuronLaw
+from fltheory.meanfield.law import NeuronLaw
 from fltheory.meanfield.outliers import CondensedNeurons, Ray, RaySearch
-from fltheory.meanfield.sample_dual import Report, SampleDual, SampleEvaluation, drawn_together, exponent
+from fltheory.meanfield.population import Population
+from fltheory.meanfield.sample_dual import Report, SampleDual, drawn_together, exponent
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.validation import Array
 
 _HOT, _COOLING = 8.0, 0.7  # first N T, and the ratio of one to the next
 _COLDEST = 1e-3  # from where the last step is to N T = 0
-_TILTED = 1.0  # log Z from which the law differs from the prior's
-_MULTIPLIED = 2  # times as many particles from there on
-_FEWEST_SWEEPS, _MOST_SWEEPS = 3, 12  # trajectories of each neuron in one round,
-_MEMORY = 0.15  # until this correlation is left of where neurons are inside their clusters
-_N_JUMPS, _RENEWAL = 2, 0.3  # between clusters, in one round
-_PER_CLUSTER, _MOST_CLUSTERS = 40, 24
+_TILTED = 1.0  # log Z from which the law differs from the prior's, and there are more particles
 _N_TRACKING, _N_COLLECTED = 5, 8  # rounds at the end: to settle, and to make the sample of
 _MOST_ENTRIES = 2**24  # of phi of this sample
 _MOST_STEPS, _FIRST_RADIUS = 30, 2.0  # of one minimisation, and of its first step, at most
@@ -66,8 +61,8 @@ class Particles:
 
     Attributes
     ----------
-    latent
-        g, (M, q).
+    population
+        The neurons.
     field
         t, (P, m).
     log_partition
@@ -90,8 +85,8 @@ class Particles:
     ) -> None:
         self.factor, self.targets = factor, targets
         self.readout_variance, self.nonlinearity = readout_variance, nonlinearity
-        self.rng = np.random.default_rng(seed)
-        self.latent = self.rng.standard_normal((n_particles, factor.shape[1]))
+        rng = np.random.default_rng(seed)
+        self.population = Population(rng.standard_normal((n_particles, factor.shape[1])), rng)
         self.field = np.zeros_like(targets)
         self.log_partition = 0.0
         self.n_rounds = 0
@@ -100,10 +95,6 @@ class Particles:
         self._ray_search: RaySearch | None = None
         if not nonlinearity.is_bounded:
             self._ray_search = RaySearch(factor, nonlinearity.asymptotic_slopes, readout_variance)
-        self._moves = HamiltonianMoves(self.rng)
-        self._most_sweeps = _MOST_SWEEPS
-        self._clusters: GaussianClusters | None = None
-        self._centres: Array | None = None  # of the clusters' activations, (B, P)
 
     @property
     def law(self) -> NeuronLaw:
@@ -117,7 +108,7 @@ class Particles:
         """
         settled = all(self._settle(stage, report, max_iterations) for stage in _path(noise))
         if settled:
-            self._most_sweeps = _FEWEST_SWEEPS  # what is left to do, jumps do
+            self.population.hurry()
             for _ in range(_N_TRACKING):
                 self._round(noise, report)
         self.sample = self._collect(noise, tolerance, report, _N_COLLECTED if settled else 1)
@@ -126,23 +117,25 @@ class Particles:
 
     def _settle(self, noise: float, report: Report, max_iterations: int) -> bool:
         """Solve at one N T: reweight as far as the particles reach, and move them, until they do."""
-        if self._clusters is None and self.log_partition > _TILTED:
-            self._multiply()
-        elif self._clusters is not None:
-            self._fit_clusters()
+        if self.population.has_clusters:
+            self.population.fit_clusters(self.law)
+        elif self.log_partition > _TILTED:
+            self.population.multiply(self.law)
         return any(self._round(noise, report) for _ in range(max_iterations))
 
     def _round(self, noise: float, report: Report) -> bool:
         """Minimise S on the particles, and move them to the new t; whether the minimum was reached."""
-        activations = self.law.activations(self.latent)
+        activations = self.law.activations(self.population.latent)
         drawn_at = exponent(activations, self.field, self.readout_variance)
         found = self.minimise(activations, drawn_at, noise, _ON_THE_WAY)
         dual = SampleDual(activations, drawn_at, self.targets, noise, self.readout_variance)
         report(found.residual)
         self.n_rounds += 1
-        self._resample(dual(found.x))
+        before = self.law
+        self.population.resample(dual(found.x).weights)
         self.field, self._rays = found.x, found.rays
-        self._move()
+        self.population.move(self.law)
+        self.log_partition += self.law.growth_since(before, self.population.latent)
         return found.converged
 
     def minimise(
@@ -167,59 +160,14 @@ class Particles:
             thorough=final,
         )
 
-    def _resample(self, there: SampleEvaluation) -> None:
-        """Particles of equal weight for a new t."""
-        self.log_partition += there.growth
-        size = len(self.latent)
-        positions = (self.rng.random() + np.arange(size)) / size
-        chosen = np.searchsorted(np.cumsum(there.weights), positions)
-        self.latent = self.latent[np.minimum(chosen, size - 1)]
-
-    def _move(self) -> None:
-        """Trajectories until they have mixed inside clusters, or long enough; then jumps."""
-        law = self.law
-        before = law.activations(self.latent)
-        n_sweeps = 0
-        while n_sweeps == 0 or (n_sweeps < self._most_sweeps and self._remembers(before)):
-            self.latent = self._moves(law, self.latent, _FEWEST_SWEEPS)
-            n_sweeps += _FEWEST_SWEEPS
-        if self._clusters is not None:
-            for _ in range(_N_JUMPS):
-                self.latent, _ = self._clusters.jump(law, self.latent, self.rng, renewal=_RENEWAL)
-        if law.is_odd:  # a neuron and its mirror image are equally likely
-            self.latent = self.latent * self.rng.choice([-1.0, 1.0], (len(self.latent), 1))
-
-    def _remembers(self, before: Array) -> bool:
-        """Whether activations (M, P) inside clusters still go with those before."""
-        if self._centres is None:
-            return False
-        middle = self._centres[nearest(before, self._centres)]
-        before, after = before - middle, self.law.activations(self.latent) - middle
-        scale = np.sqrt((before**2).sum(0) * (after**2).sum(0))
-        return bool(np.median((before * after).sum(0) / np.maximum(scale, 1e-300)) > _MEMORY)
-
-    def _multiply(self) -> None:
-        """More particles, which move until copies are independent inside their clusters."""
-        self.latent = np.repeat(self.latent, _MULTIPLIED, axis=0)
-        self._fit_clusters()
-        for _ in range(_MULTIPLIED):
-            self._move()
-
-    def _fit_clusters(self) -> None:
-        latent = np.concatenate([self.latent, -self.latent]) if self.law.is_odd else self.latent
-        activations = self.law.activations(latent)
-        n_clusters = max(1, min(len(latent) // _PER_CLUSTER, _MOST_CLUSTERS))
-        self._centres = cluster_centres(activations, n_clusters, self.rng)
-        self._clusters = fit_clusters(self.law, latent, nearest(activations, self._centres))
-
     def _collect(self, noise: float, tolerance: float, report: Report, n_rounds: int) -> ParticleSample:
         """S minimised on the particles of several rounds, at the t between which it wanders."""
-        most = _MOST_ENTRIES // (len(self.factor) * len(self.latent))
-        log_partition, fields, latents = self.log_partition, [self.field], [self.latent]
+        most = _MOST_ENTRIES // (len(self.factor) * len(self.population.latent))
+        log_partition, fields, latents = self.log_partition, [self.field], [self.population.latent]
         for _ in range(min(n_rounds, most) - 1):
             self._round(noise, report)
             fields.append(self.field)
-            latents.append(self.latent)
+            latents.append(self.population.latent)
         latent = np.concatenate(latents)
         activations = self.law.activations(latent)
         drawn_at = drawn_together(activations, fields, self.readout_variance)

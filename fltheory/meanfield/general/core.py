@@ -4,12 +4,15 @@ log Z_1(c) - tr c M / 2 is convex in c, and its minimum is where the layer has t
 c at every M, the search for the kernel is freed of how sharply peaks' shares depend on c.
 """
 
+from abc import abstractmethod
+from collections.abc import Callable
+
 import numpy as np
 from attrs import evolve, frozen
 from scipy.special import logsumexp, softmax
 
 from fltheory.meanfield.general.conjugate import ConjugateKernel
-from fltheory.meanfield.general.lattice import Lattice, LatticeState
+from fltheory.meanfield.general.layer import CoreSolution, HiddenState
 from fltheory.meanfield.general.symmetric import coordinates, matrix
 from fltheory.numerics.newton import minimise
 from fltheory.numerics.validation import Array
@@ -20,12 +23,23 @@ _ROUNDING = 1e-4  # of the objective, that is no worse
 _SOFT = 1e-9  # added to the curvature, relative
 
 
-@frozen(eq=False)
-class CoreSolution:
-    """The layer at a given overlap, and how far it is from it, relative."""
+class QuadraticState(HiddenState):
+    """A state that knows the law of q = V^T phi phi^T V at each of its nodes.
 
-    state: LatticeState
-    error: float
+    Attributes
+    ----------
+    weights
+        Shares of the nodes, (S,).
+    """
+
+    weights: Array
+
+    @abstractmethod
+    def quadratic(self) -> tuple[Array, Array]:
+        """Means of q in coordinates (S, k), and B (S, k, k).
+
+        The log average of exp(x.q / 2) at a node is x.mean / 2 + x.B x / 2 up to third order.
+        """
 
 
 @frozen(eq=False)
@@ -60,7 +74,7 @@ class _CoreModel:
 
 
 def solve_core(
-    lattice: Lattice,
+    layer: Callable[[ConjugateKernel], QuadraticState],
     conjugate: ConjugateKernel,
     overlap: Array,
     *,
@@ -71,8 +85,8 @@ def solve_core(
     target, size = coordinates(overlap), len(overlap)
     scale = np.abs(target).max()
 
-    def look(core: Array) -> tuple[LatticeState, float, float]:
-        state = lattice(evolve(conjugate, core=core))
+    def look(core: Array) -> tuple[QuadraticState, float, float]:
+        state = layer(evolve(conjugate, core=core))
         objective = state.log_partition - 0.5 * float((core * overlap).sum())
         return state, objective, float(np.abs(coordinates(state.overlap) - target).max() / scale)
 

@@ -8,17 +8,21 @@ wherever the density, found at the neighbours, asks for them.
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from attrs import frozen
-from scipy.special import logsumexp
+from scipy import linalg
+from scipy.special import logsumexp, softmax
 
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.general.conjugate import ConjugateKernel
+from fltheory.meanfield.general.core import QuadraticState, solve_core
+from fltheory.meanfield.general.layer import CoreSolution
 from fltheory.meanfield.general.nodes import NodeEP, NodeMoments, joined
 from fltheory.meanfield.general.symmetric import coordinates, n_coordinates, unit_matrices
 from fltheory.nonlinearity import Nonlinearity
-from fltheory.numerics.validation import Array
+from fltheory.numerics.validation import Array, Integers
 
 Node = tuple[int, ...]
 
@@ -26,26 +30,28 @@ _CUT = 8.0  # log weight below the best node up to which neighbours are added
 _SEED_CUT = 24.0  # and for the first nodes, which may be off their peaks
 _KEPT = 14.0  # log weight below the sum from which a node does not count
 _MOST_NODES = 6000
+_EP_TOLERANCE, _EP_RANGE = 1e-3, (1e-5, 1e-3)  # on moments at a node, per residual, and its bounds
+_CANDIDATES = 5  # drawn for each neuron that is kept
+_N_EXACT = 32768  # neurons on which EP's kernel is checked
+_BATCH = 64  # nodes at a time
 
 
 @frozen(eq=False)
-class LatticeState:
+class LatticeState(QuadraticState):
     """The layer under one Kt.
 
     Attributes
     ----------
-    log_partition
-        log Z_1.
     latents, weights
         xi at the nodes that count, (S, r), and their shares, (S,).
     moments
         phi at each.
     sites
         Of EP, (2, S, P).
-    kernel
-        <phi phi^T>, (P, P).
     """
 
+    factor: Array
+    nonlinearity: Nonlinearity
     conjugate: ConjugateKernel
     log_partition: float
     latents: Array
@@ -62,30 +68,22 @@ class LatticeState:
         return found.activations @ v, projected @ projected.swapaxes(1, 2) + own
 
     @property
-    def overlap(self) -> Array:
-        """M = V^T K V, (r, r)."""
-        v = self.conjugate.directions
-        return np.asarray(v.T @ self.kernel @ v)
+    def mean_activations(self) -> Array:
+        return np.asarray(self.weights @ self.moments.activations)
 
     def quadratic(self) -> tuple[Array, Array]:
-        """Of q = V^T phi phi^T V at the nodes, in coordinates: means (S, k), and B (S, k, k).
-
-        The log average of exp(x.q / 2) at a node is x.mean / 2 + x.B x / 2 up to third order.
-        """
         mean, covariance = self._along()
         turned = np.stack([mean @ unit for unit in unit_matrices(mean.shape[1])], axis=1)
         second = mean[:, :, None] * mean[:, None, :] + covariance
         return coordinates(second), np.einsum("ski,sij,slj->skl", turned, covariance, turned, optimize=True)
 
-    def response(self) -> Array:
-        """dM / dc in coordinates, (k, k): half the covariance of q."""
+    def response(self) -> Array:  # half the covariance of q
         means, spread = self.quadratic()
         centred = means - self.weights @ means
         between = centred.T @ (self.weights[:, None] * centred)
         return np.asarray(0.5 * between + 2.0 * np.tensordot(self.weights, spread, 1))
 
     def kernel_directions(self) -> Array:
-        """dK / dc for each coordinate of c, (k, P, P)."""
         means, _ = self.quadratic()
         centred, v, found = means - self.weights @ means, self.conjugate.directions, self.moments
         along = found.activations @ v
@@ -97,6 +95,47 @@ class LatticeState:
             shares = 0.5 * self.weights * centred[:, k]
             changes[k] = cross + cross.T + second_moment(found, shares)
         return changes
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        latent, weights = self._weighted(n * _CANDIDATES, rng)
+        kept = np.searchsorted(np.cumsum(weights), (rng.random() + np.arange(n)) / n)
+        return np.asarray(latent[rng.permutation(np.minimum(kept, len(weights) - 1))])
+
+    @cached_property
+    def exact_kernel(self) -> Array:
+        """<phi phi^T>_1 over neurons of the exact law: what EP at the nodes may miss, (P, P)."""
+        latent, weights = self._weighted(_N_EXACT, np.random.default_rng(0))
+        phi = np.asarray(self.nonlinearity(latent @ self.factor.T))
+        return np.asarray((phi.T * weights) @ phi)
+
+    def _weighted(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Draws g of EP's Gaussians at the nodes, (n, q), and weights for the exact law (4), (n,).
+
+        That law is an average over nodes, so that a draw is weighed given its node.
+        """
+        node = np.sort(rng.choice(len(self.weights), size=n, p=self.weights))
+        latent, log_density = np.empty((n, self.factor.shape[1])), np.log(self.weights[node])
+        for index, pull, root in self._gaussians(np.unique(node)):
+            rows = slice(*np.searchsorted(node, [index, index + 1]))
+            white = rng.standard_normal(latent[rows].shape)
+            whitened_mean = linalg.solve_triangular(root, pull, lower=True)
+            latent[rows] = linalg.solve_triangular(root, (whitened_mean + white).T, lower=True, trans="T").T
+            log_density[rows] += np.log(np.diagonal(root)).sum() - 0.5 * (white**2).sum(1)
+        xi = self.latents[node]
+        phi = np.asarray(self.nonlinearity(latent @ self.factor.T))
+        diagonal, remainder = self.conjugate.single()
+        exponent = ((phi @ self.conjugate.root) * xi).sum(1) - 0.5 * (xi**2).sum(1)
+        exponent += 0.5 * (phi**2 @ diagonal + ((phi @ remainder) * phi).sum(1))
+        return latent, softmax(exponent - 0.5 * (latent**2).sum(1) - log_density)
+
+    def _gaussians(self, nodes: Integers) -> Iterator[tuple[int, Array, Array]]:
+        """Each node with precision times mean (q,) of g there and the Cholesky factor of its precision."""
+        diagonal, remainder = self.conjugate.single()
+        ep = NodeEP(self.factor, self.nonlinearity, np.empty((0, 0)), diagonal, remainder)
+        for start in range(0, len(nodes), _BATCH):
+            some = nodes[start : start + _BATCH]
+            sites = self.sites[:, some]
+            yield from zip(some, sites[1] @ self.factor, ep.precision_factors(sites)[0], strict=True)
 
 
 def second_moment(moments: NodeMoments, weights: Array) -> Array:
@@ -124,17 +163,23 @@ class Lattice:
     spacing
         Of nodes.
 
-    Attributes
-    ----------
-    tolerance
-        Of EP's moments at a node; may be changed from one Kt to the next.
     """
 
     def __init__(self, factor: Array, nonlinearity: Nonlinearity, patterns: Array, spacing: float) -> None:
         self.factor, self.nonlinearity, self.patterns = factor, nonlinearity, patterns
-        self.spacing, self.tolerance = spacing, 1e-5
+        self.spacing, self._tolerance = spacing, 1e-5
         self._stored: dict[Node, tuple[Array, Array]] = {}
         self._near: dict[Node, float] = {}  # distance in log weight from the best node, last time
+
+    def expect(self, residual: float) -> None:
+        """Tell the tolerance of EP's moments at a node from the residual of the search."""
+        self._tolerance = float(np.clip(_EP_TOLERANCE * residual, *_EP_RANGE))
+
+    def at_overlap(
+        self, conjugate: ConjugateKernel, overlap: Array, *, tolerance: float, max_iterations: int
+    ) -> CoreSolution:
+        """See ``HiddenLayer``."""
+        return solve_core(self, conjugate, overlap, tolerance=tolerance, max_iterations=max_iterations)
 
     def __call__(self, conjugate: ConjugateKernel) -> LatticeState:
         root = conjugate.root
@@ -176,7 +221,7 @@ class Lattice:
         means = np.stack([start[1] for start in starts])
         fields = self.spacing * np.array(nodes, dtype=float) @ root.T
         ep = NodeEP(self.factor, self.nonlinearity, fields, diagonal, remainder)
-        change = ep.run(sites, means, tolerance=self.tolerance, max_iterations=60)
+        change = ep.run(sites, means, tolerance=self._tolerance, max_iterations=60)
         found = ep.moments(sites, means, change)
         for index, node in enumerate(nodes):
             if np.isfinite(found.log_partition[index]):
@@ -207,6 +252,8 @@ class Lattice:
         cell = latents.shape[1] * (math.log(self.spacing) - 0.5 * math.log(2 * math.pi))
         kept = [node for node, c in zip(nodes, counted, strict=True) if c]
         return LatticeState(
+            self.factor,
+            self.nonlinearity,
             conjugate,
             log_sum + cell,
             latents[counted],

@@ -7,6 +7,8 @@ from attrs import evolve, frozen
 
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.dual import DualPoint, DualProblem
+from fltheory.meanfield.gaussian_mixture import MixturePosterior
+from fltheory.meanfield.general.layer import ReadoutState
 from fltheory.meanfield.readout import DualSearch, solve_dual
 from fltheory.numerics.validation import Array
 
@@ -16,23 +18,44 @@ _USABLE = 1e-3  # residual above which a readout is not believed
 
 
 @frozen(eq=False)
-class Readout:
+class Readout(ReadoutState):
     """The readout layer at one kernel.
 
     Attributes
     ----------
     point
         The solution of its dual problem on C' = sigma_2^2 <phi phi^T>_1.
-    weight_variance
-        sigma_2^2.
+    problem
+        What is solved at each kernel: the point may be by another power of EP.
     """
 
     point: DualPoint
-    weight_variance: float
+    problem: "ReadoutProblem"
+
+    @property
+    def weight_variance(self) -> float:
+        return self.problem.weight_variance
+
+    @property
+    def field(self) -> Array:
+        return self.point.field
+
+    @property
+    def action(self) -> float:
+        return self.point.value
+
+    @property
+    def residual(self) -> float:
+        return self.point.residual
+
+    @cached_property
+    def posterior(self) -> MixturePosterior:
+        """EP's branches at this kernel."""
+        return MixturePosterior(self.point)
 
     @cached_property
     def message(self) -> Array:
-        """Kt_1 = 2 dS / dK for K = <phi phi^T>_1, without an inverse of K, (P, P)."""
+        """From the sites, (7e): without an inverse of K."""
         point, problem = self.point, self.point.problem
         factor = problem.kernel_factor
         kernel, rank = factor @ factor.T, factor.shape[1]
@@ -48,6 +71,13 @@ class Readout:
             shrinkage = np.linalg.solve(np.eye(len(kernel)) + precision @ kernel, precision)
             total += point.probabilities[b] * (np.outer(pull, pull) - 0.5 * (shrinkage + shrinkage.T))
         return np.asarray(self.weight_variance * total)
+
+    def again(self, kernel: Array) -> "Readout | None":
+        """On with these branches alone."""
+        problem, point = self.problem, self.point
+        search = DualSearch(problem.at(kernel))
+        found = search.track(point.field, point.sites, tolerance=problem.tolerance, max_iterations=12)
+        return None if found is None or found.residual > _USABLE else evolve(self, point=found)
 
 
 @frozen(eq=False)
@@ -68,7 +98,8 @@ class ReadoutProblem:
     weight_variance: float
     tolerance: float = _TOLERANCE
 
-    def _problem(self, kernel: Array) -> DualProblem:
+    def at(self, kernel: Array) -> DualProblem:
+        """On the kernel <phi phi^T>_1 of the first layer, (P, P)."""
         values, vectors = np.linalg.eigh(self.weight_variance * kernel)
         factor = vectors * np.sqrt(np.maximum(values, 0.0))  # of full rank: sites can be carried over
         return evolve(self.template, kernel_factor=factor)
@@ -76,7 +107,7 @@ class ReadoutProblem:
     def first(self, kernel: Array, start: DualPoint | None, max_iterations: int) -> Readout:
         """From scratch, or from another solution, with every code tried."""
         result = solve_dual(
-            self._problem(kernel),
+            self.at(kernel),
             start=start,
             only_start=start is not None,
             n_powers=2,
@@ -89,12 +120,4 @@ class ReadoutProblem:
                 "fails near the N T at which codes form; try a lower or a higher temperature, or start= from "
                 "a solution there"
             )
-        return Readout(result.point, self.weight_variance)
-
-    def again(self, kernel: Array, near: Readout) -> Readout | None:
-        """On from the readout at a kernel close by, its branches alone; None where that fails."""
-        search = DualSearch(self._problem(kernel))
-        point = search.track(near.point.field, near.point.sites, tolerance=self.tolerance, max_iterations=12)
-        if point is None or point.residual > _USABLE:
-            return None
-        return Readout(point, self.weight_variance)
+        return Readout(result.point, self)

@@ -12,14 +12,11 @@ from attrs import define, field, frozen
 
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.general.conjugate import ConjugateKernel, leading_directions
-from fltheory.meanfield.general.core import CoreSolution, solve_core
-from fltheory.meanfield.general.lattice import Lattice
-from fltheory.meanfield.general.message import Readout, ReadoutProblem
+from fltheory.meanfield.general.layer import CoreSolution, HiddenLayer, ReadoutState
 from fltheory.meanfield.general.symmetric import coordinates, matrix
 from fltheory.numerics.validation import Array
 
 _CORE_TOLERANCE = 5e-4  # on M, relative
-_EP_TOLERANCE, _EP_RANGE = 1e-3, (1e-5, 1e-3)  # on moments at a node, per residual, and its bounds
 _LOOSE = 0.05  # and from where a state is not used
 _STEP = 2e-3  # of finite differences in M, relative
 _RENEWED = 3  # steps after which these are taken again, and the first steps, at which they are each time
@@ -53,7 +50,7 @@ class LayerPair:
     """
 
     hidden: CoreSolution
-    readout: Readout
+    readout: ReadoutState
     action: float
 
     @property
@@ -73,26 +70,25 @@ class KernelSearch:
 
     Attributes
     ----------
-    lattice, problem
-        The two layers.
+    layer
+        The first.
     n_directions
         r.
     report
         Called with each residual.
     """
 
-    lattice: Lattice
-    problem: ReadoutProblem
+    layer: HiddenLayer
     n_directions: int
     report: Callable[[float], None]
     path: list[float] = field(factory=list)
 
-    def begin(self, guess: Array, first: Readout) -> LayerPair:
+    def begin(self, guess: Array, first: ReadoutState) -> LayerPair:
         """Both layers from a guess of K_1 (P, P) and the readout there."""
         directions = leading_directions(first.message, self.n_directions)
         return self.resume(ConjugateKernel.of(first.message, directions), guess, first)
 
-    def resume(self, conjugate: ConjugateKernel, kernel: Array, near: Readout) -> LayerPair:
+    def resume(self, conjugate: ConjugateKernel, kernel: Array, near: ReadoutState) -> LayerPair:
         """Both layers where the first has this Kt, but for a core that gives it the overlap of this K_1.
 
         Raises
@@ -101,8 +97,8 @@ class KernelSearch:
             If one of them fails.
         """
         overlap = conjugate.directions.T @ kernel @ conjugate.directions
-        hidden = solve_core(self.lattice, conjugate, overlap, tolerance=0.01, max_iterations=25)
-        pair = self._pair(hidden, near)
+        hidden = self.layer.at_overlap(conjugate, overlap, tolerance=0.01, max_iterations=25)
+        pair = self.pair(hidden, near)
         if pair is None:
             raise ConvergenceError("the readout layer is lost on the first kernel of the first layer")
         return pair
@@ -115,7 +111,7 @@ class KernelSearch:
             state = pair.hidden.state
             self.path.append(pair.action)
             self.report(pair.residual)
-            self.lattice.tolerance = float(np.clip(_EP_TOLERANCE * pair.residual, *_EP_RANGE))
+            self.layer.expect(pair.residual)
             response = np.asarray(np.linalg.inv(state.response()), dtype=np.float64)
             if curvature is None or index < _RENEWED or index % _RENEWED == 0:
                 curvature = self._curvature(pair, response)
@@ -153,22 +149,21 @@ class KernelSearch:
                 return trial, length * mixing, there
         return None
 
-    def _at(self, conjugate: ConjugateKernel, overlap: Array, near: Readout) -> LayerPair | None:
+    def _at(self, conjugate: ConjugateKernel, overlap: Array, near: ReadoutState) -> LayerPair | None:
         try:
-            hidden = solve_core(
-                self.lattice, conjugate, overlap, tolerance=_CORE_TOLERANCE, max_iterations=10
-            )
+            hidden = self.layer.at_overlap(conjugate, overlap, tolerance=_CORE_TOLERANCE, max_iterations=10)
         except ConvergenceError:
             return None
-        return self._pair(hidden, near) if hidden.error < _LOOSE else None
+        return self.pair(hidden, near) if hidden.error < _LOOSE else None
 
-    def _pair(self, hidden: CoreSolution, near: Readout) -> LayerPair | None:
+    def pair(self, hidden: CoreSolution, near: ReadoutState) -> LayerPair | None:
+        """With the readout on the kernel of the first layer, close to a given one; None where that fails."""
         state = hidden.state
-        readout = self.problem.again(state.kernel, near)
+        readout = near.again(state.kernel)
         if readout is None:
             return None
         information = 0.5 * float((state.conjugate.total * state.kernel).sum()) - state.log_partition
-        return LayerPair(hidden, readout, readout.point.value - information)
+        return LayerPair(hidden, readout, readout.action - information)
 
     def _curvature(self, pair: LayerPair, response: Array) -> Array:
         """d(V^T message V) / dM in coordinates, (k, k), by readouts at K_1 moved along each coordinate."""
@@ -177,7 +172,7 @@ class KernelSearch:
         size = _STEP * float(np.abs(coordinates(state.overlap)).max())
         columns = []
         for move in moves:
-            there = self.problem.again(state.kernel + size * move, pair.readout)
+            there = pair.readout.again(state.kernel + size * move)
             change = np.zeros_like(move) if there is None else there.message - pair.readout.message
             columns.append(coordinates(v.T @ change @ v) / size)
         return np.stack(columns, axis=1)

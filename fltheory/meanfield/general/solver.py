@@ -1,189 +1,40 @@
-"""Two hidden layers of a bounded nonlinearity on any input kernel: where to start, and what to report."""
-
-import numpy as np
-from attrs import evolve
+"""Two hidden layers of a bounded nonlinearity on any input kernel: which engine answers."""
 
 from fltheory.errors import ConvergenceError
-from fltheory.meanfield.branches import code_patterns, neuron_states
-from fltheory.meanfield.dual import DualProblem
 from fltheory.meanfield.feasible import check_range
-from fltheory.meanfield.general.lattice import Lattice
-from fltheory.meanfield.general.message import Readout, ReadoutProblem
-from fltheory.meanfield.general.posterior import GeneralDeepPosterior
-from fltheory.meanfield.general.search import KernelSearch, LayerPair
+from fltheory.meanfield.general.lattice_solver import solve_lattice
+from fltheory.meanfield.general.particle_solver import solve_pair_of_particles
 from fltheory.meanfield.settings import Settings
-from fltheory.meanfield.solution import Agreement, MeanFieldSolution
+from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.model import Model
-from fltheory.numerics.positive import kernel_factor
-from fltheory.numerics.validation import Array
-
-_POWER = 0.75  # of EP in the readout layer; 1 has fixed points that come and go with the kernel
-_SPACING, _FINER = 2.0, 1.6  # of the lattice on the way, and at the solution
-_TOLERANCE = 1e-3  # relative, of the equations of the first layer
-_ACTIVE, _SILENT = 0.9, 0.1  # of phi's range: what a neuron is on the classes of its code, and on others
-_SHARES = (0.5, 0.75, 0.25, 0.0)  # of codes in a first guess of K_1, beside the prior's kernel
-_READOUT_STEPS = 40
-_WORST = 0.05  # relative difference from exact neurons from which a solution is not resolved
 
 
 def solve_general(model: Model, settings: Settings) -> MeanFieldSolution:
     """Solve the mean-field equations of two hidden layers of bounded phi on any kernel.
 
+    By a lattice and EP, and by particles where that fails, unless the engine or fractions are prescribed.
+
     Raises
     ------
     ValueError
-        If the depth or the method is not covered, or T = 0 and Y cannot be fitted.
+        If the depth is not covered, or T = 0 and Y cannot be fitted.
     ConvergenceError
         If no solution is found to the tolerance.
     """
-    _check_covered(model, settings)
-    attempt = _Attempt(model, settings)
-    coarse, converged = attempt.run()
-    pair, converged = attempt.refined(coarse) if converged else (coarse, False)
-    solution = attempt.solution(pair)
-    if not converged:
-        raise ConvergenceError(
-            f"the theory of the first hidden layer stopped with relative residual {pair.residual:.1e} "
-            f"(tolerance {_TOLERANCE:.0e}); try another temperature, or start= at its solution",
-            last=solution,
-        )
-    return _checked(solution, _between_lattices(pair, coarse))
-
-
-def _check_covered(model: Model, settings: Settings) -> None:
     if model.n_hidden_layers != 2:
         raise ValueError(
             "n_hidden_layers: expected 1 or 2, up to which solve() covers bounded nonlinearities on inputs "
-            "that are not orthogonal, and method='ep' (sample() covers any depth); got "
+            "that are not orthogonal, and method='ep' or 'particles' (sample() covers any depth); got "
             f"{model.n_hidden_layers}"
         )
-    if settings.method == "particles":
-        raise ValueError("method: expected 'auto' or 'ep' for two hidden layers, got 'particles'")
     if model.scaled_temperature == 0.0:
         prior = model.nonlinearity.gaussian_kernel(model.input_kernel)
         check_range(prior, model.task.targets, model.input_kernel)
-
-
-class _Attempt:
-    """The layers of one model, and where to start."""
-
-    def __init__(self, model: Model, settings: Settings) -> None:
-        self.model, self.settings = model, settings
-        self.factor = kernel_factor(model.input_kernel)
-        phi = model.nonlinearity
-        scale = float(np.sqrt(np.diagonal(model.input_kernel).max()))
-        low, high = np.asarray(phi(neuron_states(phi, scale)), dtype=float)
-        self.patterns = low + (high - low) * (
-            _SILENT + (_ACTIVE - _SILENT) * code_patterns(model.task.targets)
-        )
-        free = DualProblem(
-            self.factor,
-            model.task.targets,
-            model.scaled_temperature,
-            model.readout_variance,
-            phi,
-            settings.seed,
-            _POWER,
-        )
-        tolerance = min(settings.tolerance, 1e-5)
-        self.free = ReadoutProblem(free, model.weight_variances[1], tolerance)
-        self.problem = evolve(self.free, template=evolve(free, fractions=settings.code_fractions))
-        self.search = KernelSearch(
-            self._lattice(_SPACING), self.problem, model.task.n_outputs, settings.report
-        )
-
-    def _lattice(self, spacing: float) -> Lattice:
-        return Lattice(self.factor, self.model.nonlinearity, self.patterns, spacing)
-
-    def run(self) -> tuple[LayerPair, bool]:
-        """From the given start or a guess; whether it converged."""
-        return self._search(self._from_start() or self._cold())
-
-    def _search(self, pair: LayerPair) -> tuple[LayerPair, bool]:
-        return self.search.run(pair, tolerance=_TOLERANCE, max_iterations=self.settings.max_iterations)
-
-    def refined(self, pair: LayerPair) -> tuple[LayerPair, bool]:
-        """The solution on a finer lattice, from that on the coarser one."""
-        self.search = evolve(self.search, lattice=self._lattice(_FINER))
-        state = pair.hidden.state
-        try:
-            finer = self.search.resume(state.conjugate, state.kernel, pair.readout)
-        except ConvergenceError:
-            return pair, False
-        return self._search(finer)
-
-    def _from_start(self) -> LayerPair | None:
-        """On from a solution of this kind for as many inputs and outputs; None without one, or in vain."""
-        start = self.settings.start
-        if start is None or start.method != "lattice":
-            return None
-        assert isinstance(start.neuron, GeneralDeepPosterior)
-        state, readout = start.neuron.pair.hidden.state, start.neuron.pair.readout
-        try:
-            first = self.problem.first(state.kernel, readout.point, _READOUT_STEPS)
-            return self.search.resume(state.conjugate, state.kernel, first)
-        except ConvergenceError:
-            return None
-
-    def _cold(self) -> LayerPair:
-        """From the first guess of K_1 on which the readout layer is resolved: EP fails on some."""
-        for share in _SHARES:
-            guess = self._guess(share)
-            try:
-                return self.search.begin(guess, self._first_readout(guess))
-            except ConvergenceError as error:
-                last = error
-        raise last
-
-    def _guess(self, share: float) -> Array:
-        """K_1 between that of the prior and that of neurons on all codes but the constant ones."""
-        coded = self.patterns[np.ptp(self.patterns, axis=1) > 0]
-        prior = self.model.nonlinearity.gaussian_kernel(self.model.input_kernel)
-        return np.asarray((1.0 - share) * prior + share * coded.T @ coded / len(coded))
-
-    def _first_readout(self, guess: Array) -> Readout:
-        found, fractions = self.free.first(guess, None, _READOUT_STEPS), self.settings.code_fractions
-        if fractions is None:
-            return found
-        activations = found.point.branches.activations
-        fractions.require(fractions.mixing(activations), activations)
-        return self.problem.first(guess, found.point, _READOUT_STEPS)
-
-    def solution(self, pair: LayerPair) -> MeanFieldSolution:
-        """What there is at a pair of layers."""
-        neuron = GeneralDeepPosterior(pair, self.factor, self.settings.seed)
-        residual, steps = pair.readout.point.residual, len(self.search.path)
-        return MeanFieldSolution(self.model, neuron, -pair.action, residual, None, steps, "lattice")
-
-
-def _between_lattices(pair: LayerPair, coarse: LayerPair) -> Agreement:
-    """How far the solution on the coarser lattice is: more than the error of the finer one."""
-    kernels = pair.hidden.state.kernel, coarse.hidden.state.kernel
-    fields = pair.readout.point.field, coarse.readout.point.field
-    return Agreement.between("a coarser lattice", fields, [kernels])
-
-
-def _checked(solution: MeanFieldSolution, lattices: Agreement) -> MeanFieldSolution:
-    """With the largest of the differences from another lattice and from exact neurons of both layers.
-
-    Those of the readout layer know of no imposed shares, and are not asked then.
-    """
-    neuron = solution.neuron
-    assert isinstance(neuron, GeneralDeepPosterior)
-    kernel, field, missing = lattices.kernel, lattices.dual_field, 0.0
-    known = neuron.pair.hidden.state.kernel
-    kernel = max(kernel, float(np.linalg.norm(neuron.exact_first_kernel - known) / np.linalg.norm(known)))
-    if neuron.pair.readout.point.problem.fractions is None:
-        checked = neuron.readout_layer.confirmation
-        field, kernel = max(field, checked.field_difference), max(kernel, checked.kernel_difference)
-        missing = checked.missing_probability
-    solution = evolve(
-        solution, agreement=Agreement("another lattice and exact neurons", field, kernel, missing)
-    )
-    if max(field, kernel, missing) > _WORST:
-        raise ConvergenceError(
-            "the theory of two layers is not resolved: expectation propagation fails on exact neurons "
-            f"({solution.agreement}, {missing:.1%} of them overlooked); try another temperature",
-            last=solution,
-        )
-    return solution
+    if settings.method == "particles":
+        return solve_pair_of_particles(model, settings)
+    try:
+        return solve_lattice(model, settings)
+    except ConvergenceError:
+        if settings.method == "ep" or settings.code_fractions is not None:
+            raise
+        return solve_pair_of_particles(model, settings)

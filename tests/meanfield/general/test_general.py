@@ -6,8 +6,8 @@ from attrs import evolve
 
 import fltheory as flt
 from fltheory.meanfield.dual import evaluate
+from fltheory.meanfield.general.lattice_solver import _Attempt, _checked
 from fltheory.meanfield.general.message import ReadoutProblem
-from fltheory.meanfield.general.solver import _Attempt, _checked
 from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement
 from fltheory.testing import check_solution
@@ -41,7 +41,7 @@ def test_the_laws_hold(orthogonal, digits):
     check_solution(orthogonal, tolerance=TOLERANCE)
     check_solution(digits, tolerance=TOLERANCE)
     for solution in (orthogonal, digits):
-        lattice, exact = solution.kernel(1), solution.neuron.exact_first_kernel
+        lattice, exact = solution.kernel(1), solution.neuron.pair.hidden.state.exact_kernel
         assert solution.agreement.kernel >= np.linalg.norm(exact - lattice) / np.linalg.norm(lattice)
         assert solution.agreement.kernel < 0.01 and solution.agreement.dual_field < 0.01
 
@@ -86,9 +86,9 @@ def test_another_guess_where_the_readout_fails_on_the_first():
     """Few images: EP of the readout layer finds nothing on the first guess of the kernel."""
     task = flt.Digits((5, 8), n_samples=16, n_test=1, seed=219)
     model = evolve(DIGITS, task=task, temperature=3e-4).model
-    attempt = _Attempt(model, Settings("auto", None, 1e-6, 60, 0, False, lambda residual: None))
+    attempt = _Attempt(model, Settings("ep", None, 1e-6, 60, 0, False, lambda residual: None))
     with pytest.raises(flt.ConvergenceError, match="codes form"):
-        attempt._first_readout(attempt._guess(0.5))
+        attempt._first_readout(attempt.guess.kernel(0.5))
     pair, converged = attempt.run()
     assert converged and pair.residual < 1e-3
 
@@ -196,7 +196,7 @@ def test_a_variance_of_the_second_layer_is_taken_into_the_kernel(digits):
     ("change", "arguments", "match"),
     [
         ({"n_hidden_layers": 3}, {}, "n_hidden_layers: expected 1 or 2"),
-        ({}, {"method": "particles"}, "method: expected 'auto' or 'ep' for two"),
+        ({}, {"method": "particles", "code_fractions": {(1, 0): 1.0}}, "code_fractions: expected None with"),
         ({}, {"code_fractions": {(0, 0): 1.0}}, r"code_fractions: .*got \[\(0, 0\)\]"),
     ],
 )
@@ -207,7 +207,7 @@ def test_what_is_not_covered_is_refused_by_name(change, arguments, match):
 
 def test_non_convergence_carries_the_last_iterate():
     with pytest.raises(flt.ConvergenceError, match="relative residual") as caught:
-        DIGITS.solve(max_iterations=1)
+        DIGITS.solve(method="ep", max_iterations=1)
     last = caught.value.last
     assert isinstance(last, flt.MeanFieldSolution) and last.kernel(1).shape == (20, 20)
 

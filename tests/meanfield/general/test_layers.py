@@ -121,7 +121,7 @@ def test_the_message_is_twice_the_derivative_of_s():
     here = problem.first(kernel, None, 40)
     change = np.random.default_rng(0).standard_normal(kernel.shape)
     change = 1e-5 * (change + change.T)
-    there, back = (problem.again(kernel + sign * change, here) for sign in (1, -1))
+    there, back = (here.again(kernel + sign * change) for sign in (1, -1))
     slope = 0.5 * (there.point.value - back.point.value)
     assert slope == pytest.approx(0.5 * (here.message * change).sum(), rel=2e-3)
 

@@ -1,0 +1,62 @@
+"""Neurons drawn of one exact law, which by their weights answer for others nearby."""
+
+import math
+
+import numpy as np
+from attrs import frozen
+from scipy.special import logsumexp, softmax
+
+from fltheory.meanfield.law import LatentLaw
+from fltheory.numerics.validation import Array
+
+
+@frozen(eq=False)
+class DrawnNeurons:
+    """A frozen sample: all that is computed on it is a smooth function of the law.
+
+    Attributes
+    ----------
+    law
+        That they were drawn of.
+    latent
+        g, (n, q).
+    drawn_at
+        The exponent phi^T Kt phi / 2 of each there, less the log of n times its weight, (n,).
+    log_partition
+        log Z of that law.
+    """
+
+    law: LatentLaw
+    latent: Array
+    drawn_at: Array
+    log_partition: float
+
+    def weights(self, exponents: Array) -> tuple[Array, float]:
+        """For the law of these exponents (n,): weights that sum to 1, (n,), and log Z."""
+        change = exponents - self.drawn_at
+        growth = float(logsumexp(change)) - math.log(len(change))
+        return np.asarray(softmax(change)), self.log_partition + growth
+
+    def redrawn(self, law: LatentLaw, latent: Array) -> "DrawnNeurons":
+        """Neurons (n, q) drawn of another law."""
+        growth = law.growth_since(self.law, latent)
+        return DrawnNeurons(law, latent, law.exponent(law.activations(latent)), self.log_partition + growth)
+
+
+def together(law: LatentLaw, *samples: DrawnNeurons) -> DrawnNeurons:
+    """Samples of laws near this one as one sample of it; each counts as its weights say."""
+    latents, drawn_at, log_partitions = [], [], []
+    for sample in samples:
+        exponents = law.exponent(law.activations(sample.latent))
+        weights, log_partition = sample.weights(exponents)
+        kept = weights > 0
+        latents.append(sample.latent[kept])
+        drawn_at.append(exponents[kept] - np.log(weights[kept] * kept.sum()))
+        log_partitions.append(log_partition)
+    mean = float(np.mean(log_partitions))
+    return DrawnNeurons(law, np.concatenate(latents), np.concatenate(drawn_at), mean)
+
+
+def effective_share(weights: Array) -> float:
+    """Relative effective sample size of weights that sum to 1."""
+    return float(1.0 / (len(weights) * (weights**2).sum()))

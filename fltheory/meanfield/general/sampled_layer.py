@@ -1,0 +1,211 @@
+"""The first hidden layer under a conjugate kernel, by weighted particles: where EP at a latent fails."""
+
+from functools import cached_property
+
+import numpy as np
+from attrs import evolve, frozen
+from scipy.special import logsumexp, softmax
+
+from fltheory.errors import ConvergenceError
+from fltheory.meanfield.general.conjugate import ConjugateKernel
+from fltheory.meanfield.general.drawn import DrawnNeurons, effective_share, together
+from fltheory.meanfield.general.layer import CoreSolution, HiddenState
+from fltheory.meanfield.general.symmetric import coordinates, matrix
+from fltheory.meanfield.law import HiddenLaw
+from fltheory.meanfield.population import Population
+from fltheory.nonlinearity import Nonlinearity
+from fltheory.numerics.newton import minimise
+from fltheory.numerics.validation import Array
+
+_LEAST_ESS, _TRUSTED_ESS = 0.1, 0.5  # effective share of the particles: within a step, and on the way
+_SHRINK = 0.7  # of a step on the way of Kt
+_MOST_STEPS = 200
+_CORE_STEPS = 40
+_SOFT = 1e-9  # added to a curvature, relative
+
+
+@frozen(eq=False)
+class SampledState(HiddenState):
+    """The layer under one Kt, as weighted neurons.
+
+    Attributes
+    ----------
+    neurons
+        Whose weights they are.
+    weights
+        (n,), summing to 1.
+    """
+
+    factor: Array
+    nonlinearity: Nonlinearity
+    conjugate: ConjugateKernel
+    neurons: DrawnNeurons
+    weights: Array
+    log_partition: float
+
+    @cached_property
+    def activations(self) -> Array:
+        """phi, (n, P)."""
+        return np.asarray(self.nonlinearity(self.neurons.latent @ self.factor.T))
+
+    @property
+    def mean_activations(self) -> Array:
+        return np.asarray(self.weights @ self.activations)
+
+    @cached_property
+    def kernel(self) -> Array:
+        return _second_moment(self.activations, self.weights)
+
+    @cached_property
+    def _centred(self) -> Array:
+        """q = V^T phi phi^T V in coordinates, less its mean, (n, k)."""
+        q = _overlaps(self.activations, self.conjugate)
+        return np.asarray(q - self.weights @ q)
+
+    def response(self) -> Array:  # half the covariance of q
+        return np.asarray(0.5 * self._centred.T @ (self.weights[:, None] * self._centred))
+
+    def kernel_directions(self) -> Array:
+        shares = 0.5 * self.weights[:, None] * self._centred
+        return np.stack([_second_moment(self.activations, share) for share in shares.T])
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """Particles, of which one may come twice."""
+        return self.neurons.latent[rng.choice(len(self.weights), size=n, p=self.weights)]
+
+
+def _second_moment(activations: Array, weights: Array) -> Array:
+    return np.asarray(activations.T @ (weights[:, None] * activations))
+
+
+def _overlaps(activations: Array, conjugate: ConjugateKernel) -> Array:
+    along = activations @ conjugate.directions
+    return coordinates(along[:, :, None] * along[:, None, :])
+
+
+@frozen(eq=False)
+class _CorePoint:
+    """log Z_1 - x.M / 2 on the particles, for c in coordinates x; infinite where they say nothing."""
+
+    value: float
+    gradient: Array
+    curvature: Array
+
+    def newton_step(self) -> Array:
+        soft = _SOFT * np.trace(self.curvature) * np.eye(len(self.curvature))
+        return np.asarray(-np.linalg.solve(self.curvature + soft, self.gradient))
+
+
+class SampledLayer:
+    """The layer under any Kt near the one that its particles were drawn of.
+
+    Parameters
+    ----------
+    factor
+        F (P, q) with K_0 = F F^T.
+    n_particles
+        That move.
+    """
+
+    def __init__(
+        self, factor: Array, nonlinearity: Nonlinearity, n_particles: int, rng: np.random.Generator
+    ) -> None:
+        self.law = HiddenLaw(factor, np.zeros((len(factor), len(factor))), nonlinearity)
+        self.population = Population(rng.standard_normal((n_particles, factor.shape[1])), rng)
+        self._hold(DrawnNeurons(self.law, self.population.latent, np.zeros(n_particles), 0.0))
+
+    def _hold(self, neurons: DrawnNeurons) -> None:
+        self.neurons = neurons
+        self._activations = self.law.activations(neurons.latent)
+
+    def expect(self, residual: float) -> None:
+        """Reweighting is exact on the particles."""
+
+    def state(self, conjugate: ConjugateKernel) -> SampledState:
+        """Under this Kt, by reweighting."""
+        law = evolve(self.law, conjugate=conjugate.total)
+        weights, log_partition = self.neurons.weights(law.exponent(self._activations))
+        return SampledState(law.factor, law.nonlinearity, conjugate, self.neurons, weights, log_partition)
+
+    def at_overlap(
+        self, conjugate: ConjugateKernel, overlap: Array, *, tolerance: float, max_iterations: int
+    ) -> CoreSolution:
+        """See ``HiddenLayer``: a ``ConvergenceError`` where the particles do not reach."""
+        found = self._towards(conjugate, overlap, _LEAST_ESS, tolerance, max_iterations)
+        if found.error > tolerance:
+            raise ConvergenceError("the particles of the first hidden layer do not reach that far", last=None)
+        return found
+
+    def _towards(
+        self, conjugate: ConjugateKernel, overlap: Array, least: float, tolerance: float, max_iterations: int
+    ) -> CoreSolution:
+        """As near to this overlap as the particles reach."""
+        target = coordinates(overlap)
+        rest = evolve(self.law, conjugate=evolve(conjugate, core=np.zeros_like(conjugate.core)).total)
+        known = rest.exponent(self._activations) - self.neurons.drawn_at
+        q = _overlaps(self._activations, conjugate)
+
+        def look(x: Array) -> _CorePoint:
+            exponents = known + 0.5 * q @ x
+            weights = softmax(exponents)
+            value = float(logsumexp(exponents)) - 0.5 * float(x @ target)
+            if effective_share(weights) < least:
+                value = np.inf
+            mean = weights @ q
+            centred = q - mean
+            curvature = 0.25 * centred.T @ (weights[:, None] * centred)
+            return _CorePoint(value, 0.5 * (mean - target), curvature)
+
+        scale = float(np.abs(target).max())
+        found = minimise(
+            look,
+            coordinates(conjugate.core),
+            tolerance=0.25 * tolerance * scale,
+            max_iterations=max_iterations,
+        )
+        moved = evolve(conjugate, core=matrix(found.x, len(overlap)))
+        return CoreSolution(self.state(moved), 2.0 * found.residual / scale)
+
+    def move(self, conjugate: ConjugateKernel, n_rounds: int = 1) -> None:
+        """Particles of this Kt, near the one of those at hand: of several rounds, together."""
+        state = self.state(conjugate)
+        self.population.resample(state.weights, state.neurons.latent)
+        self.law = evolve(self.law, conjugate=conjugate.total)
+        self.population.fit_clusters(self.law)
+        kept = []
+        for _ in range(n_rounds):
+            self.population.move(self.law)
+            kept.append(self.population.latent)
+        self._hold(self.neurons.redrawn(self.law, np.concatenate(kept)))
+
+    def take(self, conjugate: ConjugateKernel, other: DrawnNeurons) -> None:
+        """Hold the particles at hand and others, all near this Kt."""
+        self.law = evolve(self.law, conjugate=conjugate.total)
+        self._hold(together(self.law, self.neurons, other))
+
+    def follow(self, conjugate: ConjugateKernel) -> None:
+        """Particles of this Kt, in as many steps as they need."""
+        start, part, length = self.law.conjugate, 0.0, 1.0
+        for _ in range(_MOST_STEPS):
+            length = min(length, 1.0 - part)
+            total = start + (part + length) * (conjugate.total - start)
+            step = ConjugateKernel.of(total, conjugate.directions)
+            if effective_share(self.state(step).weights) > _TRUSTED_ESS:
+                self.move(step)
+                part += length
+                if part >= 1.0:
+                    return
+                length /= _SHRINK
+            else:
+                length *= _SHRINK
+        raise ConvergenceError("the particles of the first hidden layer do not follow", last=None)
+
+    def steer(self, conjugate: ConjugateKernel, overlap: Array, tolerance: float) -> CoreSolution:
+        """The layer at this overlap, moving the particles until they reach it."""
+        for _ in range(_MOST_STEPS):
+            found = self._towards(conjugate, overlap, _TRUSTED_ESS, tolerance, _CORE_STEPS)
+            if found.error < tolerance:
+                return found
+            conjugate = found.state.conjugate
+            self.move(conjugate)
+        raise ConvergenceError("the first hidden layer does not get to the first guess of K_1", last=None)

@@ -1,0 +1,224 @@
+"""The readout layer on the learned kernel, by weighted particles: where EP has no fixed point."""
+
+from functools import cached_property
+
+import numpy as np
+from attrs import evolve, frozen
+
+from fltheory.errors import ConvergenceError
+from fltheory.meanfield.general.drawn import DrawnNeurons, effective_share
+from fltheory.meanfield.general.layer import ReadoutState
+from fltheory.meanfield.law import NeuronLaw
+from fltheory.meanfield.particles import Particles
+from fltheory.meanfield.population import Population
+from fltheory.meanfield.sample_dual import Report, SampleDual
+from fltheory.meanfield.sampled import SampledPosterior
+from fltheory.model import Model
+from fltheory.numerics.newton import minimise
+from fltheory.numerics.validation import Array
+
+_LEAST_ESS, _TRUSTED_ESS = 0.1, 0.3  # effective share of the particles: within a step, and on the way
+_USABLE = 1e-3  # residual above which a readout is not believed
+_N_NEWTON = 30
+_MOST_STEPS = 200
+_LONGER, _SHORTER = 1.5, 0.5  # steps on the way of K
+
+
+@frozen(eq=False)
+class SampledReadout(ReadoutState):
+    """The readout layer at one kernel, as weighted neurons.
+
+    Attributes
+    ----------
+    law
+        At the solution t, with F the symmetric root of C' = sigma_2^2 <phi phi^T>_1.
+    neurons
+        Whose weights they are.
+    weights
+        (n,), summing to 1.
+    action, residual
+        S, and the largest absolute entry of its gradient.
+    problem
+        What is solved at each kernel.
+    """
+
+    law: NeuronLaw
+    neurons: DrawnNeurons
+    weights: Array
+    action: float
+    residual: float
+    problem: "SampledProblem"
+
+    @property
+    def weight_variance(self) -> float:
+        return self.problem.weight_variance
+
+    @property
+    def field(self) -> Array:
+        return self.law.field
+
+    @cached_property
+    def message(self) -> Array:
+        """docs/theory.md (7f).
+
+        Off the diagonal the average of second derivatives; on it what makes <grad z^T> = Kt C', where
+        phi'' is not needed.
+        """
+        law = self.law
+        z = self.neurons.latent @ law.factor.T
+        slope = np.asarray(law.nonlinearity.derivative(z))
+        pull = law.pull(np.asarray(law.nonlinearity(z))) * slope
+        weights, prior = self.weights[:, None], law.factor @ law.factor.T
+        total = pull.T @ (weights * pull) + law.conjugate * (slope.T @ (weights * slope))
+        np.fill_diagonal(total, 0.0)
+        own = (weights * pull * z).sum(0) - (total * prior).sum(1)
+        np.fill_diagonal(total, own / np.diagonal(prior))
+        return np.asarray(self.weight_variance * total)
+
+    @cached_property
+    def posterior(self) -> SampledPosterior:
+        """These neurons."""
+        law, latent, weights = self.law, self.neurons.latent, self.weights
+        if law.is_odd:  # the mirrored particles are as likely
+            latent, weights = np.concatenate([latent, -latent]), np.concatenate([weights, weights]) / 2
+        return SampledPosterior(
+            latent,
+            weights,
+            law.field,
+            law.factor,
+            self.problem.targets,
+            self.problem.noise,
+            law.readout_variance,
+            law.nonlinearity,
+            self.problem.seed,
+        )
+
+    def again(self, kernel: Array) -> "SampledReadout | None":
+        """By reweighting; None where the particles do not reach."""
+        law = evolve(self.law, factor=_root(self.weight_variance * kernel))
+        found = self.problem.solve(law, self.neurons)
+        return found if found.residual < _USABLE else None
+
+
+@frozen(eq=False)
+class SampledProblem:
+    """The readout layer on one sample after another.
+
+    Attributes
+    ----------
+    targets, noise, weight_variance
+        Y (P, m), N T, and sigma_2^2.
+    tolerance
+        On the residual.
+    seed
+        Of the answers for new inputs.
+    """
+
+    targets: Array
+    noise: float
+    weight_variance: float
+    tolerance: float
+    seed: int
+
+    def solve(self, law: NeuronLaw, neurons: DrawnNeurons) -> SampledReadout:
+        """The minimum of S on the neurons for this factor, from the law's t as far as they reach."""
+        dual = SampleDual(
+            law.activations(neurons.latent),
+            neurons.drawn_at,
+            self.targets,
+            self.noise,
+            law.readout_variance,
+            least_ess=_LEAST_ESS,
+        )
+        found = minimise(dual, law.field, tolerance=self.tolerance, max_iterations=_N_NEWTON)
+        residual = found.residual if np.isfinite(found.value) else np.inf
+        action = found.value + neurons.log_partition
+        return SampledReadout(
+            evolve(law, field=found.x), neurons, dual(found.x).weights, action, residual, self
+        )
+
+
+def _root(kernel: Array) -> Array:
+    """The symmetric root, which is smooth in the kernel (P, P)."""
+    values, vectors = np.linalg.eigh(kernel)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+
+
+class ReadoutParticles:
+    """The readout layer at any kernel, by particles that follow.
+
+    Parameters
+    ----------
+    tolerance
+        On the residual.
+    seed
+        Of the particles.
+    """
+
+    def __init__(
+        self, model: Model, n_particles: int, tolerance: float, seed: np.random.SeedSequence
+    ) -> None:
+        self.model, self.n_particles, self.seed = model, n_particles, seed
+        self.problem = SampledProblem(
+            model.task.targets,
+            model.scaled_temperature,
+            model.weight_variances[1],
+            tolerance,
+            int(seed.generate_state(1)[0]),
+        )
+        self.population: Population | None = None
+
+    def first(self, kernel: Array, report: Report) -> SampledReadout:
+        """By particles that are cooled down to this N T on a kernel (P, P) of the first layer.
+
+        Raises
+        ------
+        ConvergenceError
+            If they do not settle.
+        """
+        run = Particles(
+            _root(self.problem.weight_variance * kernel),
+            self.problem.targets,
+            self.model.readout_variance,
+            self.model.nonlinearity,
+            n_particles=self.n_particles,
+            seed=self.seed,
+        )
+        if not run.cool(self.problem.noise, tolerance=_USABLE, report=report) or run.sample is None:
+            raise ConvergenceError("particles do not settle in the readout layer", last=None)
+        sample, self.population = run.sample, run.population
+        law = evolve(run.law, field=sample.field)
+        drawn_at = law.exponent(law.activations(sample.latent)) - np.log(sample.weights * len(sample.weights))
+        neurons = DrawnNeurons(law, sample.latent, drawn_at, sample.log_partition)
+        return self.problem.solve(law, neurons)
+
+    def move(self, near: SampledReadout, n_rounds: int = 1) -> SampledReadout:
+        """On particles drawn afresh at this kernel and t: of several rounds, together."""
+        assert self.population is not None
+        for _ in range(_MOST_STEPS):
+            law, kept = near.law, list[Array]()
+            self.population.resample(near.weights, near.neurons.latent)
+            self.population.fit_clusters(law)
+            for _ in range(n_rounds):
+                self.population.move(law)
+                kept.append(self.population.latent)
+            near = self.problem.solve(law, near.neurons.redrawn(law, np.concatenate(kept)))
+            if near.residual < _USABLE and effective_share(near.weights) > _TRUSTED_ESS:
+                return near
+        raise ConvergenceError("the particles of the readout layer do not settle", last=None)
+
+    def follow(self, near: SampledReadout, kernel: Array) -> SampledReadout:
+        """At another kernel, on particles that move there in as many steps as they need."""
+        start, part, length = near.law.factor @ near.law.factor.T / near.weight_variance, 0.0, 1.0
+        for _ in range(_MOST_STEPS):
+            length = min(length, 1.0 - part)
+            there = near.again(start + (part + length) * (kernel - start))
+            if there is None or effective_share(there.weights) < _TRUSTED_ESS:
+                length *= _SHORTER
+                continue
+            part += length
+            if part >= 1.0:
+                return there
+            length *= _LONGER
+            near = self.move(there)
+        raise ConvergenceError("the particles of the readout layer do not follow", last=None)
