@@ -5,9 +5,9 @@ from attrs import evolve
 
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.dual import DualProblem
+from fltheory.meanfield.general.ep_readout import EPReadout, ReadoutProblem
 from fltheory.meanfield.general.guess import FirstGuess
 from fltheory.meanfield.general.lattice import Lattice, LatticeState
-from fltheory.meanfield.general.message import Readout, ReadoutProblem
 from fltheory.meanfield.general.posterior import GeneralDeepPosterior
 from fltheory.meanfield.general.search import KernelSearch, LayerPair
 from fltheory.meanfield.settings import Settings
@@ -98,7 +98,7 @@ class _Attempt:
             return None
         assert isinstance(start.neuron, GeneralDeepPosterior)
         state, readout = start.neuron.pair.hidden.state, start.neuron.pair.readout
-        assert isinstance(readout, Readout)
+        assert isinstance(readout, EPReadout)
         try:
             first = self.problem.first(state.kernel, readout.point, self.readout_steps)
             return self.search.resume(state.conjugate, state.kernel, first)
@@ -115,7 +115,7 @@ class _Attempt:
                 last = error
         raise last
 
-    def _first_readout(self, guess: Array) -> Readout:
+    def _first_readout(self, guess: Array) -> EPReadout:
         found, fractions = self.free.first(guess, None, self.readout_steps), self.settings.code_fractions
         if fractions is None:
             return found
@@ -146,7 +146,7 @@ def _checked(solution: MeanFieldSolution, lattices: Agreement) -> MeanFieldSolut
     assert isinstance(neuron, GeneralDeepPosterior)
     state, readout = neuron.pair.hidden.state, neuron.pair.readout
     assert isinstance(state, LatticeState)
-    assert isinstance(readout, Readout)
+    assert isinstance(readout, EPReadout)
     kernel, field, missing = lattices.kernel, lattices.dual_field, 0.0
     gap = np.linalg.norm(state.exact_kernel - state.kernel) / np.linalg.norm(state.kernel)
     kernel = max(kernel, float(gap))

@@ -6,8 +6,8 @@ from attrs import evolve
 
 import fltheory as flt
 from fltheory.meanfield.dual import evaluate
+from fltheory.meanfield.general.ep_readout import ReadoutProblem
 from fltheory.meanfield.general.lattice_solver import _Attempt, _checked
-from fltheory.meanfield.general.message import ReadoutProblem
 from fltheory.meanfield.settings import Settings
 from fltheory.meanfield.solution import Agreement
 from fltheory.testing import check_solution

@@ -10,8 +10,8 @@ from fltheory.meanfield.branches import code_patterns
 from fltheory.meanfield.dual import DualProblem
 from fltheory.meanfield.general.conjugate import ConjugateKernel, leading_directions
 from fltheory.meanfield.general.core import solve_core
+from fltheory.meanfield.general.ep_readout import ReadoutProblem
 from fltheory.meanfield.general.lattice import Lattice
-from fltheory.meanfield.general.message import ReadoutProblem
 from fltheory.meanfield.general.symmetric import coordinates, matrix
 
 PHI = flt.Sigmoid()

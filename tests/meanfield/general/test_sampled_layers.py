@@ -127,12 +127,17 @@ def test_the_first_guess_spans_the_targets():
 
 
 @pytest.fixture(scope="module")
-def small(request):
-    """By few particles: enough to see mistakes of a few percent."""
+def few():
+    """Few particles: enough to see mistakes of a few percent."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("_N_HIDDEN", 1500), ("_N_READOUT", 400), ("_N_COLLECTED", 4)):
             patch.setattr(particle_solver, name, value)
-        return DIGITS.solve(method="particles"), DIGITS.solve(method="ep")
+        yield
+
+
+@pytest.fixture(scope="module")
+def small(few):
+    return DIGITS.solve(method="particles"), DIGITS.solve(method="ep")
 
 
 def test_particles_and_the_lattice_agree(small):
@@ -172,24 +177,24 @@ def test_a_file_gives_them_back(small, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_classes_of_an_odd_nonlinearity():
+def test_two_classes_of_an_odd_nonlinearity(few):
     """Few images, where EP answers too; with more it does not (docs/theory.md section 5.8).
 
     Codes come in pairs of opposite ones, all four of them.
     """
     posterior = evolve(DIGITS, task=flt.Digits((2, 8), n_samples=12, seed=3), nonlinearity=flt.Erf())
     known, found = posterior.solve(), posterior.solve(method="particles")
-    assert known.method == "lattice" and found.agreement.kernel < 0.03
+    assert known.method == "lattice" and found.agreement.kernel < 0.06
     for layer in (1, 2):
         gap = np.linalg.norm(found.kernel(layer) - known.kernel(layer))
-        assert gap < 0.03 * np.linalg.norm(known.kernel(layer))
+        assert gap < 0.04 * np.linalg.norm(known.kernel(layer))
     shares = {branch.code: branch.probability for branch in found.branches}
     assert set(shares) == {(1, 0), (0, 1), (1, 1), (0, 0)}
     assert shares[1, 0] == pytest.approx(shares[0, 1]) and shares[1, 1] == pytest.approx(shares[0, 0])
-    check_solution(found, tolerance=0.02)
+    check_solution(found, tolerance=0.03)
     again = posterior.solve(method="particles", start=known, seed=1)
     assert again.n_iterations < found.n_iterations
-    np.testing.assert_allclose(again.kernel(1), found.kernel(1), atol=0.03)
+    np.testing.assert_allclose(again.kernel(1), found.kernel(1), atol=0.04)
 
 
 def test_particles_answer_where_ep_fails_and_nothing_else_is_asked_for(monkeypatch, small):

@@ -18,7 +18,7 @@ _USABLE = 1e-3  # residual above which a readout is not believed
 
 
 @frozen(eq=False)
-class Readout(ReadoutState):
+class EPReadout(ReadoutState):
     """The readout layer at one kernel.
 
     Attributes
@@ -72,7 +72,7 @@ class Readout(ReadoutState):
             total += point.probabilities[b] * (np.outer(pull, pull) - 0.5 * (shrinkage + shrinkage.T))
         return np.asarray(self.weight_variance * total)
 
-    def again(self, kernel: Array) -> "Readout | None":
+    def again(self, kernel: Array) -> "EPReadout | None":
         """On with these branches alone."""
         problem, point = self.problem, self.point
         search = DualSearch(problem.at(kernel))
@@ -104,7 +104,7 @@ class ReadoutProblem:
         factor = vectors * np.sqrt(np.maximum(values, 0.0))  # of full rank: sites can be carried over
         return evolve(self.template, kernel_factor=factor)
 
-    def first(self, kernel: Array, start: DualPoint | None, max_iterations: int) -> Readout:
+    def first(self, kernel: Array, start: DualPoint | None, max_iterations: int) -> EPReadout:
         """From scratch, or from another solution, with every code tried."""
         result = solve_dual(
             self.at(kernel),
@@ -120,4 +120,4 @@ class ReadoutProblem:
                 "fails near the N T at which codes form; try a lower or a higher temperature, or start= from "
                 "a solution there"
             )
-        return Readout(result.point, self)
+        return EPReadout(result.point, self)
