@@ -1,6 +1,7 @@
 """Neurons drawn of one exact law, which by their weights answer for others nearby."""
 
 import math
+from functools import cached_property
 
 import numpy as np
 from attrs import frozen
@@ -30,6 +31,11 @@ class DrawnNeurons:
     latent: Array
     drawn_at: Array
     log_partition: float
+
+    @cached_property
+    def activations(self) -> Array:
+        """phi in the law that they were drawn of, (n, P)."""
+        return self.law.activations(self.latent)
 
     def weights(self, exponents: Array) -> tuple[Array, float]:
         """For the law of these exponents (n,): weights that sum to 1, (n,), and log Z."""

@@ -43,23 +43,18 @@ class SampledState(HiddenState):
     weights: Array
     log_partition: float
 
-    @cached_property
-    def activations(self) -> Array:
-        """phi, (n, P)."""
-        return np.asarray(self.nonlinearity(self.neurons.latent @ self.factor.T))
-
     @property
     def mean_activations(self) -> Array:
-        return np.asarray(self.weights @ self.activations)
+        return np.asarray(self.weights @ self.neurons.activations)
 
     @cached_property
     def kernel(self) -> Array:
-        return _second_moment(self.activations, self.weights)
+        return _second_moment(self.neurons.activations, self.weights)
 
     @cached_property
     def _centred(self) -> Array:
         """q = V^T phi phi^T V in coordinates, less its mean, (n, k)."""
-        q = _overlaps(self.activations, self.conjugate)
+        q = _overlaps(self.neurons.activations, self.conjugate)
         return np.asarray(q - self.weights @ q)
 
     def response(self) -> Array:  # half the covariance of q
@@ -67,7 +62,7 @@ class SampledState(HiddenState):
 
     def kernel_directions(self) -> Array:
         shares = 0.5 * self.weights[:, None] * self._centred
-        return np.stack([_second_moment(self.activations, share) for share in shares.T])
+        return np.stack([_second_moment(self.neurons.activations, share) for share in shares.T])
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:
         """Particles, of which one may come twice."""
@@ -112,11 +107,7 @@ class SampledLayer:
     ) -> None:
         self.law = HiddenLaw(factor, np.zeros((len(factor), len(factor))), nonlinearity)
         self.population = Population(rng.standard_normal((n_particles, factor.shape[1])), rng)
-        self._hold(DrawnNeurons(self.law, self.population.latent, np.zeros(n_particles), 0.0))
-
-    def _hold(self, neurons: DrawnNeurons) -> None:
-        self.neurons = neurons
-        self._activations = self.law.activations(neurons.latent)
+        self.neurons = DrawnNeurons(self.law, self.population.latent, np.zeros(n_particles), 0.0)
 
     def expect(self, residual: float) -> None:
         """Reweighting is exact on the particles."""
@@ -124,7 +115,7 @@ class SampledLayer:
     def state(self, conjugate: ConjugateKernel) -> SampledState:
         """Under this Kt, by reweighting."""
         law = evolve(self.law, conjugate=conjugate.total)
-        weights, log_partition = self.neurons.weights(law.exponent(self._activations))
+        weights, log_partition = self.neurons.weights(law.exponent(self.neurons.activations))
         return SampledState(law.factor, law.nonlinearity, conjugate, self.neurons, weights, log_partition)
 
     def at_overlap(
@@ -142,8 +133,8 @@ class SampledLayer:
         """As near to this overlap as the particles reach."""
         target = coordinates(overlap)
         rest = evolve(self.law, conjugate=evolve(conjugate, core=np.zeros_like(conjugate.core)).total)
-        known = rest.exponent(self._activations) - self.neurons.drawn_at
-        q = _overlaps(self._activations, conjugate)
+        known = rest.exponent(self.neurons.activations) - self.neurons.drawn_at
+        q = _overlaps(self.neurons.activations, conjugate)
 
         def look(x: Array) -> _CorePoint:
             exponents = known + 0.5 * q @ x
@@ -156,10 +147,12 @@ class SampledLayer:
             curvature = 0.25 * centred.T @ (weights[:, None] * centred)
             return _CorePoint(value, 0.5 * (mean - target), curvature)
 
-        scale = float(np.abs(target).max())
+        scale, start = float(np.abs(target).max()), coordinates(conjugate.core)
+        if not np.isfinite(look(start).value):
+            raise ConvergenceError("the particles of the first hidden layer do not reach that far", last=None)
         found = minimise(
             look,
-            coordinates(conjugate.core),
+            start,
             tolerance=0.25 * tolerance * scale,
             max_iterations=max_iterations,
         )
@@ -176,12 +169,12 @@ class SampledLayer:
         for _ in range(n_rounds):
             self.population.move(self.law)
             kept.append(self.population.latent)
-        self._hold(self.neurons.redrawn(self.law, np.concatenate(kept)))
+        self.neurons = self.neurons.redrawn(self.law, np.concatenate(kept))
 
     def take(self, conjugate: ConjugateKernel, other: DrawnNeurons) -> None:
         """Hold the particles at hand and others, all near this Kt."""
         self.law = evolve(self.law, conjugate=conjugate.total)
-        self._hold(together(self.law, self.neurons, other))
+        self.neurons = together(self.law, self.neurons, other)
 
     def follow(self, conjugate: ConjugateKernel) -> None:
         """Particles of this Kt, in as many steps as they need."""

@@ -130,12 +130,12 @@ class SampledProblem:
             law.readout_variance,
             least_ess=_LEAST_ESS,
         )
+        here = dual(law.field)
+        if not np.isfinite(here.value):
+            return SampledReadout(law, neurons, here.weights, np.inf, np.inf, self)
         found = minimise(dual, law.field, tolerance=self.tolerance, max_iterations=_N_NEWTON)
-        residual = found.residual if np.isfinite(found.value) else np.inf
-        action = found.value + neurons.log_partition
-        return SampledReadout(
-            evolve(law, field=found.x), neurons, dual(found.x).weights, action, residual, self
-        )
+        action, weights = found.value + neurons.log_partition, dual(found.x).weights
+        return SampledReadout(evolve(law, field=found.x), neurons, weights, action, found.residual, self)
 
 
 def _root(kernel: Array) -> Array:
