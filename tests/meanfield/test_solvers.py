@@ -114,7 +114,7 @@ def test_natural_parameters_and_moments_are_each_others_inverse() -> None:
 @pytest.mark.slow
 def test_a_warm_start_needs_fewer_steps_and_ends_in_the_same_place() -> None:
     """Where EP holds all branches; a sampled one has a Monte Carlo error of 1e-3."""
-    p = posterior(flt.Digits(n_samples=40, n_test=0), 0.05)
+    p = posterior(flt.Digits((0, 1), n_samples=40, n_test=0), 0.05)
     cold = p.solve()
     warm = evolve(p, temperature=0.9 * p.temperature).solve(start=cold)
     fresh = evolve(p, temperature=0.9 * p.temperature).solve()
