@@ -353,8 +353,10 @@ def test_ctrl_c_reaches_processes_and_returns_what_is_finished(tmp_path):
     """The signal goes to all processes, as from a terminal."""
     script = tmp_path / "script.py"
     script.write_text(
+        "import signal\n"
         "import fltheory as flt\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in jobs of the background
         "    task = flt.OrthogonalClassification(12, (0.5, 0.5))\n"
         "    model = flt.DeepNetworkPosterior(task, flt.Sigmoid(), width=60, temperature=0.002)\n"
         "    print('begun', flush=True)\n"
@@ -372,10 +374,14 @@ def test_ctrl_c_reaches_processes_and_returns_what_is_finished(tmp_path):
         env=environment,
         start_new_session=True,
     ) as process:
-        assert process.stdout.readline() == "begun\n"
-        time.sleep(30.0)  # workers start, and the first rounds are short
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            assert process.stdout.readline() == "begun\n"
+            time.sleep(30.0)  # workers start, and the first rounds are short
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)  # workers would go on for hours
+            raise
     assert process.returncode == 0, err
     n_draws, *shape = out.split()
     assert int(n_draws) >= 1 and shape == ["(12,", "12)"]
