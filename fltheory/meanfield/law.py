@@ -59,12 +59,12 @@ class LatentLaw(ABC):
         value = 0.5 * np.einsum("np,np->n", pull, phi) - 0.5 * (latent**2).sum(1)
         return value, (pull * self.nonlinearity.derivative(z)) @ self.factor - latent
 
-    def growth_since(self, before: "LatentLaw", latent: Array) -> float:
-        """log Z less that of another law, by neurons (n, q) drawn of this one.
+    def growth_to(self, exponents: Array, latent: Array) -> float:
+        """log Z of another law less that of this one, by neurons (n, q) of the other and its exponents, (n,).
 
-        By neurons drawn before, it would come out too large where this law was chosen by what it is on them.
+        By neurons of this law, it would come out too large where the other was chosen by what it is on them.
         """
-        back = before.exponent(before.activations(latent)) - self.exponent(self.activations(latent))
+        back = self.exponent(self.activations(latent)) - exponents
         return math.log(len(back)) - float(logsumexp(back))
 
     @cached_property

@@ -135,7 +135,8 @@ class Particles:
         self.population.resample(dual(found.x).weights)
         self.field, self._rays = found.x, found.rays
         self.population.move(self.law)
-        self.log_partition += self.law.growth_since(before, self.population.latent)
+        latent = self.population.latent
+        self.log_partition += before.growth_to(self.law.exponent(self.law.activations(latent)), latent)
         return found.converged
 
     def minimise(

@@ -56,6 +56,15 @@ class Population:
         if law.is_odd:  # a neuron and its mirror image are equally likely
             self.latent = self.latent * self.rng.choice([-1.0, 1.0], (len(self.latent), 1))
 
+    def rounds(self, law: LatentLaw, n: int) -> Array:
+        """Neurons of this law, near which they are: of ``n`` moves with new clusters, together."""
+        self.fit_clusters(law)
+        kept = []
+        for _ in range(n):
+            self.move(law)
+            kept.append(self.latent)
+        return np.concatenate(kept)
+
     def hurry(self) -> None:
         """Be content with the fewest sweeps from now on: what is left to do, jumps do."""
         self._most_sweeps = _FEWEST_SWEEPS

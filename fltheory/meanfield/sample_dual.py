@@ -14,6 +14,7 @@ from scipy import linalg
 from scipy.special import logsumexp, softmax
 
 from fltheory.numerics.validation import Array
+from fltheory.numerics.weights import relative_ess
 
 _N_SELF_CONSISTENT = 20
 _LOOSEST, _TIGHTEST = 0.05, 1e-8  # relative residuals of a Newton step, by conjugate gradients
@@ -68,7 +69,7 @@ class SampleDual:
         log_weights = 0.5 * self.readout_variance * (drive**2).sum(1) - self.drawn_at
         weights = softmax(log_weights)
         growth = float(logsumexp(log_weights)) - math.log(len(weights))
-        if 1.0 / (weights**2).sum() < self.least_ess * len(weights):
+        if relative_ess(weights) < self.least_ess:
             growth = math.inf  # the particles say nothing of this t: no step goes there
         value = growth + 0.5 * self.noise * float((field**2).sum()) - float((field * self.targets).sum())
         outputs = self.readout_variance * (self.activations.T @ (weights[:, None] * drive))

@@ -14,6 +14,7 @@ from fltheory.meanfield.quadrature.proposal import Proposal, branch_shares, log_
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.newton import minimise_batch
 from fltheory.numerics.validation import Array
+from fltheory.numerics.weights import relative_ess
 
 _NEAR = 0.1  # distance below which two modes are one
 _CUT = 25.0  # log weight below the best mode at which one is left out of the proposal
@@ -214,7 +215,7 @@ class LayerState:
     @property
     def relative_ess(self) -> float:
         """Effective share of the points."""
-        return float(1.0 / (self.weights**2).sum() / len(self.weights))
+        return relative_ess(self.weights)
 
     @cached_property
     def kernel(self) -> ClassBlocks:

@@ -43,7 +43,9 @@ class QuadraticState(HiddenState):
 
 
 @frozen(eq=False)
-class _CorePoint:
+class CorePoint:
+    """The objective at one c, with its derivatives in coordinates."""
+
     value: float
     gradient: Array
     curvature: Array
@@ -62,7 +64,7 @@ class _CoreModel:
     spread: Array
     target: Array
 
-    def __call__(self, x: Array) -> _CorePoint:
+    def __call__(self, x: Array) -> CorePoint:
         pull = self.spread @ x
         exponents = self.log_weights + 0.5 * (self.means @ x + pull @ x)
         weights, slopes = softmax(exponents), 0.5 * self.means + pull
@@ -70,7 +72,7 @@ class _CoreModel:
         centred = slopes - mean
         curvature = centred.T @ (weights[:, None] * centred) + np.tensordot(weights, self.spread, 1)
         value = float(logsumexp(exponents)) - 0.5 * float(x @ self.target)
-        return _CorePoint(value, mean - 0.5 * self.target, curvature)
+        return CorePoint(value, mean - 0.5 * self.target, curvature)
 
 
 def solve_core(

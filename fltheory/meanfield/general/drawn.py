@@ -45,8 +45,9 @@ class DrawnNeurons:
 
     def redrawn(self, law: LatentLaw, latent: Array) -> "DrawnNeurons":
         """Neurons (n, q) drawn of another law."""
-        growth = law.growth_since(self.law, latent)
-        return DrawnNeurons(law, latent, law.exponent(law.activations(latent)), self.log_partition + growth)
+        exponents = law.exponent(law.activations(latent))
+        growth = self.law.growth_to(exponents, latent)
+        return DrawnNeurons(law, latent, exponents, self.log_partition + growth)
 
 
 def together(law: LatentLaw, *samples: DrawnNeurons) -> DrawnNeurons:
@@ -61,8 +62,3 @@ def together(law: LatentLaw, *samples: DrawnNeurons) -> DrawnNeurons:
         log_partitions.append(log_partition)
     mean = float(np.mean(log_partitions))
     return DrawnNeurons(law, np.concatenate(latents), np.concatenate(drawn_at), mean)
-
-
-def effective_share(weights: Array) -> float:
-    """Relative effective sample size of weights that sum to 1."""
-    return float(1.0 / (len(weights) * (weights**2).sum()))

@@ -162,7 +162,6 @@ class Lattice:
         Activations around which peaks may be, (B, P).
     spacing
         Of nodes.
-
     """
 
     def __init__(self, factor: Array, nonlinearity: Nonlinearity, patterns: Array, spacing: float) -> None:

@@ -8,7 +8,8 @@ from scipy.special import logsumexp, softmax
 
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.general.conjugate import ConjugateKernel
-from fltheory.meanfield.general.drawn import DrawnNeurons, effective_share, together
+from fltheory.meanfield.general.core import CorePoint
+from fltheory.meanfield.general.drawn import DrawnNeurons, together
 from fltheory.meanfield.general.layer import CoreSolution, HiddenState
 from fltheory.meanfield.general.symmetric import coordinates, matrix
 from fltheory.meanfield.law import HiddenLaw
@@ -16,12 +17,12 @@ from fltheory.meanfield.population import Population
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.newton import minimise
 from fltheory.numerics.validation import Array
+from fltheory.numerics.weights import relative_ess
 
 _LEAST_ESS, _TRUSTED_ESS = 0.1, 0.5  # effective share of the particles: within a step, and on the way
 _SHRINK = 0.7  # of a step on the way of Kt
 _MOST_STEPS = 200
 _CORE_STEPS = 40
-_SOFT = 1e-9  # added to a curvature, relative
 
 
 @frozen(eq=False)
@@ -78,19 +79,6 @@ def _overlaps(activations: Array, conjugate: ConjugateKernel) -> Array:
     return coordinates(along[:, :, None] * along[:, None, :])
 
 
-@frozen(eq=False)
-class _CorePoint:
-    """log Z_1 - x.M / 2 on the particles, for c in coordinates x; infinite where they say nothing."""
-
-    value: float
-    gradient: Array
-    curvature: Array
-
-    def newton_step(self) -> Array:
-        soft = _SOFT * np.trace(self.curvature) * np.eye(len(self.curvature))
-        return np.asarray(-np.linalg.solve(self.curvature + soft, self.gradient))
-
-
 class SampledLayer:
     """The layer under any Kt near the one that its particles were drawn of.
 
@@ -136,16 +124,17 @@ class SampledLayer:
         known = rest.exponent(self.neurons.activations) - self.neurons.drawn_at
         q = _overlaps(self.neurons.activations, conjugate)
 
-        def look(x: Array) -> _CorePoint:
+        def look(x: Array) -> CorePoint:
+            # log Z_1 - x.M / 2 for c in coordinates x; infinite where the particles say nothing
             exponents = known + 0.5 * q @ x
             weights = softmax(exponents)
             value = float(logsumexp(exponents)) - 0.5 * float(x @ target)
-            if effective_share(weights) < least:
+            if relative_ess(weights) < least:
                 value = np.inf
             mean = weights @ q
             centred = q - mean
             curvature = 0.25 * centred.T @ (weights[:, None] * centred)
-            return _CorePoint(value, 0.5 * (mean - target), curvature)
+            return CorePoint(value, 0.5 * (mean - target), curvature)
 
         scale, start = float(np.abs(target).max()), coordinates(conjugate.core)
         if not np.isfinite(look(start).value):
@@ -164,12 +153,7 @@ class SampledLayer:
         state = self.state(conjugate)
         self.population.resample(state.weights, state.neurons.latent)
         self.law = evolve(self.law, conjugate=conjugate.total)
-        self.population.fit_clusters(self.law)
-        kept = []
-        for _ in range(n_rounds):
-            self.population.move(self.law)
-            kept.append(self.population.latent)
-        self.neurons = self.neurons.redrawn(self.law, np.concatenate(kept))
+        self.neurons = self.neurons.redrawn(self.law, self.population.rounds(self.law, n_rounds))
 
     def take(self, conjugate: ConjugateKernel, other: DrawnNeurons) -> None:
         """Hold the particles at hand and others, all near this Kt."""
@@ -183,7 +167,7 @@ class SampledLayer:
             length = min(length, 1.0 - part)
             total = start + (part + length) * (conjugate.total - start)
             step = ConjugateKernel.of(total, conjugate.directions)
-            if effective_share(self.state(step).weights) > _TRUSTED_ESS:
+            if relative_ess(self.state(step).weights) > _TRUSTED_ESS:
                 self.move(step)
                 part += length
                 if part >= 1.0:

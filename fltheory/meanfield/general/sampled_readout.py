@@ -6,7 +6,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from fltheory.errors import ConvergenceError
-from fltheory.meanfield.general.drawn import DrawnNeurons, effective_share
+from fltheory.meanfield.general.drawn import DrawnNeurons
 from fltheory.meanfield.general.layer import ReadoutState
 from fltheory.meanfield.law import NeuronLaw
 from fltheory.meanfield.particles import Particles
@@ -16,6 +16,7 @@ from fltheory.meanfield.sampled import SampledPosterior
 from fltheory.model import Model
 from fltheory.numerics.newton import minimise
 from fltheory.numerics.validation import Array
+from fltheory.numerics.weights import relative_ess
 
 _LEAST_ESS, _TRUSTED_ESS = 0.1, 0.3  # effective share of the particles: within a step, and on the way
 _USABLE = 1e-3  # residual above which a readout is not believed
@@ -62,7 +63,7 @@ class SampledReadout(ReadoutState):
         """docs/theory.md (7f).
 
         Off the diagonal the average of second derivatives; on it what makes <grad z^T> = Kt C', where
-        phi'' is not needed.
+        phi'' is not needed; 0 where z does not vary.
         """
         law = self.law
         z = self.neurons.latent @ law.factor.T
@@ -72,7 +73,8 @@ class SampledReadout(ReadoutState):
         total = pull.T @ (weights * pull) + law.conjugate * (slope.T @ (weights * slope))
         np.fill_diagonal(total, 0.0)
         own = (weights * pull * z).sum(0) - (total * prior).sum(1)
-        np.fill_diagonal(total, own / np.diagonal(prior))
+        scale = np.diagonal(prior)
+        np.fill_diagonal(total, np.where(scale > 0, own / np.where(scale > 0, scale, 1.0), 0.0))
         return np.asarray(self.weight_variance * total)
 
     @cached_property
@@ -196,14 +198,10 @@ class ReadoutParticles:
         """On particles drawn afresh at this kernel and t: of several rounds, together."""
         assert self.population is not None
         for _ in range(_MOST_STEPS):
-            law, kept = near.law, list[Array]()
+            law = near.law
             self.population.resample(near.weights, near.neurons.latent)
-            self.population.fit_clusters(law)
-            for _ in range(n_rounds):
-                self.population.move(law)
-                kept.append(self.population.latent)
-            near = self.problem.solve(law, near.neurons.redrawn(law, np.concatenate(kept)))
-            if near.residual < _USABLE and effective_share(near.weights) > _TRUSTED_ESS:
+            near = self.problem.solve(law, near.neurons.redrawn(law, self.population.rounds(law, n_rounds)))
+            if near.residual < _USABLE and relative_ess(near.weights) > _TRUSTED_ESS:
                 return near
         raise ConvergenceError("the particles of the readout layer do not settle", last=None)
 
@@ -213,7 +211,7 @@ class ReadoutParticles:
         for _ in range(_MOST_STEPS):
             length = min(length, 1.0 - part)
             there = near.again(start + (part + length) * (kernel - start))
-            if there is None or effective_share(there.weights) < _TRUSTED_ESS:
+            if there is None or relative_ess(there.weights) < _TRUSTED_ESS:
                 length *= _SHORTER
                 continue
             part += length

@@ -11,6 +11,7 @@ from fltheory.meanfield.quadrature.groups import GroupedTargets
 from fltheory.meanfield.quadrature.proposal import Proposal
 from fltheory.meanfield.quadrature.sites import IndependentSites
 from fltheory.numerics.validation import Array
+from fltheory.numerics.weights import relative_ess
 
 
 @frozen(eq=False)
@@ -44,7 +45,7 @@ class GroupedDual:
         branch_weights = np.exp(log_each - log_branches) * mixing.weights(log_branches)
         weights = branch_weights.sum(1)
         points, counts, targets = self.proposal.points, self.groups.counts, self.groups.targets
-        if 1.0 / (weights**2).sum() < self.least_ess * len(weights):
+        if relative_ess(weights) < self.least_ess:
             log_z = math.inf  # the points say nothing of this t: no step goes there
         value = log_z + float(counts @ (0.5 * self.noise * field**2 - field * targets).sum(1))
         outputs = mean.T @ (weights[:, None] * points)
@@ -73,7 +74,7 @@ class GroupedEvaluation:
     @property
     def relative_ess(self) -> float:
         """Effective share of the points."""
-        return float(1.0 / (self.weights**2).sum() / len(self.weights))
+        return relative_ess(self.weights)
 
     @property
     def sampling_error(self) -> float:

@@ -9,11 +9,12 @@ import fltheory as flt
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.general import particle_solver, solver
 from fltheory.meanfield.general.conjugate import ConjugateKernel, leading_directions
-from fltheory.meanfield.general.drawn import DrawnNeurons, effective_share, together
+from fltheory.meanfield.general.drawn import DrawnNeurons, together
 from fltheory.meanfield.general.guess import FirstGuess
 from fltheory.meanfield.general.sampled_layer import SampledLayer
 from fltheory.meanfield.general.sampled_readout import SampledProblem
 from fltheory.meanfield.law import HiddenLaw, NeuronLaw
+from fltheory.numerics.weights import relative_ess
 from fltheory.testing import check_solution
 
 ROOT = np.array([[1.2, 0.0], [0.5, 1.0]])
@@ -42,7 +43,7 @@ def test_the_first_layer_against_a_dense_grid(phi):
     """From the prior to a strong Kt; the twin: particles of the prior, reweighted all the way, are few."""
     law, conjugate = HiddenLaw(ROOT, 4.0 * TOTAL, phi), conjugate_of(4.0 * TOTAL)
     layer = SampledLayer(ROOT, phi, 8000, np.random.default_rng(0))
-    assert effective_share(layer.state(conjugate).weights) < 0.5
+    assert relative_ess(layer.state(conjugate).weights) < 0.5
     layer.follow(conjugate)
     layer.move(conjugate, 4)
     state, (log_partition, kernel, _, _) = layer.state(conjugate), grid(law)
@@ -116,6 +117,17 @@ def test_the_message_is_twice_the_derivative_of_log_z(phi):
     z = g @ root.T
     pull = law.pull(phi(z)) * phi.derivative(z)
     assert np.abs((pull.T * weight) @ pull - message).max() > 0.1
+
+
+def test_an_input_without_a_signal_asks_for_nothing():
+    """A vanishing input of an odd phi: its z and its part of the kernel are 0."""
+    root = np.diag([1.0, 0.0])
+    law = NeuronLaw(root, np.array([[1.5], [0.7]]), 1.0, flt.Erf())
+    g = np.random.default_rng(0).standard_normal((500, 2))
+    neurons = DrawnNeurons(law, g, np.zeros(500), 0.0)
+    problem = SampledProblem(np.array([[0.5], [0.0]]), 0.1, 1.0, 1e-6, 0)
+    message = problem.solve(law, neurons).message
+    assert np.isfinite(message).all() and message[1, 1] == 0.0 and message[0, 0] != 0.0
 
 
 def test_the_first_guess_spans_the_targets():
