@@ -5,9 +5,10 @@
 Chains start from the prior, from neurons of the theory and from networks with all neurons on one
 code. A row a start: the share of the neurons on each code with its standard error over chains, and
 how many of the neurons change code from one draw to the next. Then R-hat over the chains of all
-starts, and the shares of the theory. Cases: three classes of orthogonal inputs (P = 60, N = 300),
-three classes of digits (P = 100, N = 400), and, for a ReLU network with two classes of orthogonal
-inputs, the number of strong neurons. ``--sampler hmc`` shows the frozen twin.
+starts, and the shares of the theory, at infinite width and with its terms of order 1/N. Cases:
+three classes of orthogonal inputs (P = 60, N = 300), three classes of digits (P = 100, N = 400),
+and, for a ReLU network with two classes of orthogonal inputs, the number of strong neurons.
+``--sampler hmc`` shows the frozen twin.
 """
 
 import argparse
@@ -110,8 +111,14 @@ def main() -> None:
         report(name, samples, seconds)
         runs.append(samples)
     print(runs[0].diagnostics(*runs[1:]))
-    for branch in theory.branches:
-        print(f"theory {branch.code} {branch.probability:.4f}")
+    print_theory("theory", theory)
+    if posterior.nonlinearity.is_bounded:  # where neurons condense there are no terms of order 1/N
+        print_theory("with terms of order 1/N", warm.solve(finite_width=True))
+
+
+def print_theory(name: str, theory: flt.MeanFieldSolution) -> None:
+    """The share of each code."""
+    print(name, *(f"{branch.code} {branch.probability:.4f}" for branch in theory.branches))
 
 
 def report(name: str, samples: flt.PosteriorSamples, seconds: float) -> None:

@@ -154,7 +154,7 @@ figure.tight_layout()
 # %% [markdown]
 # At T = 0 the other neurons nearly determine the code of each, and no move of a single neuron changes it.
 # The default is then `flt.Tempering`: each chain carries copies up to a temperature at which codes change,
-# and the copies exchange places. A run that thaws the codes of this task at T = 0 takes a quarter of an hour
+# and the copies exchange places. A run that thaws the codes of this task at T = 0 takes about 40 minutes
 # on one core, `benchmarks/code_shares.py --temperature 0`.
 #
 # ## A sampler of your own

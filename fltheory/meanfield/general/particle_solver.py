@@ -52,7 +52,8 @@ def solve_pair_of_particles(model: Model, settings: Settings) -> MeanFieldSoluti
     kernels = [(pairs[0].kernel_parts(k).total, pairs[1].kernel_parts(k).total) for k in (1, 2)]
     agreement = Agreement.between("two runs of particles", (pairs[0].field, pairs[1].field), kernels)
     steps = len(scout.path) + sum(len(run.path) for run in runs)
-    solution = evolve(solution, n_iterations=steps, agreement=agreement)
+    path = (*scout.path, *runs[0].path)
+    solution = evolve(solution, n_iterations=steps, action_path=path, agreement=agreement)
     if 0.5 * agreement.dual_field > _UNRESOLVED:
         raise ConvergenceError(
             f"the theory of two layers is not resolved: {agreement}; try a higher temperature", last=solution
@@ -89,9 +90,8 @@ class _Run:
         readout = self.readouts.move(self.readouts.first(kernel, self.settings.report), _N_ROUNDS)
         total = readout.message if total is None else total
         conjugate = ConjugateKernel.of(total, leading_directions(total, self.model.task.n_outputs))
-        self.layer.follow(conjugate)
         v = conjugate.directions
-        hidden = self.layer.steer(conjugate, v.T @ kernel @ v, _AT_GUESS)
+        hidden = self.layer.follow(conjugate, v.T @ kernel @ v, _AT_GUESS)
         return self._paired(hidden, readout)
 
     def settled(self, pair: LayerPair) -> LayerPair:

@@ -138,13 +138,8 @@ class SampledLayer:
 
         scale, start = float(np.abs(target).max()), coordinates(conjugate.core)
         if not np.isfinite(look(start).value):
-            raise ConvergenceError("the particles of the first hidden layer do not reach that far", last=None)
-        found = minimise(
-            look,
-            start,
-            tolerance=0.25 * tolerance * scale,
-            max_iterations=max_iterations,
-        )
+            return CoreSolution(self.state(conjugate), np.inf)
+        found = minimise(look, start, tolerance=0.25 * tolerance * scale, max_iterations=max_iterations)
         moved = evolve(conjugate, core=matrix(found.x, len(overlap)))
         return CoreSolution(self.state(moved), 2.0 * found.residual / scale)
 
@@ -160,29 +155,27 @@ class SampledLayer:
         self.law = evolve(self.law, conjugate=conjugate.total)
         self.neurons = together(self.law, self.neurons, other)
 
-    def follow(self, conjugate: ConjugateKernel) -> None:
-        """Particles of this Kt, in as many steps as they need."""
-        start, part, length = self.law.conjugate, 0.0, 1.0
-        for _ in range(_MOST_STEPS):
-            length = min(length, 1.0 - part)
-            total = start + (part + length) * (conjugate.total - start)
-            step = ConjugateKernel.of(total, conjugate.directions)
-            if relative_ess(self.state(step).weights) > _TRUSTED_ESS:
-                self.move(step)
-                part += length
-                if part >= 1.0:
-                    return
-                length /= _SHRINK
-            else:
-                length *= _SHRINK
-        raise ConvergenceError("the particles of the first hidden layer do not follow", last=None)
+    def follow(self, conjugate: ConjugateKernel, overlap: Array, tolerance: float) -> CoreSolution:
+        """Particles of this overlap and of what Kt is beside its core, in as many steps as they need.
 
-    def steer(self, conjugate: ConjugateKernel, overlap: Array, tolerance: float) -> CoreSolution:
-        """The layer at this overlap, moving the particles until they reach it."""
+        On the way the overlap is given, not the core, on which shares of peaks depend so sharply that all
+        neurons would go over to one of them.
+        """
+        begin = ConjugateKernel.of(self.law.conjugate, conjugate.directions)
+        first = self.state(begin).overlap
+        near, part, length = begin, 0.0, 1.0
         for _ in range(_MOST_STEPS):
-            found = self._towards(conjugate, overlap, _TRUSTED_ESS, tolerance, _CORE_STEPS)
-            if found.error < tolerance:
-                return found
-            conjugate = found.state.conjugate
-            self.move(conjugate)
-        raise ConvergenceError("the first hidden layer does not get to the first guess of K_1", last=None)
+            there = min(1.0, part + length)
+            total = begin.total + there * (conjugate.total - begin.total)
+            step = evolve(ConjugateKernel.of(total, conjugate.directions), core=near.core)
+            goal = first + there * (overlap - first)
+            found = self._towards(step, goal, _TRUSTED_ESS, tolerance, _CORE_STEPS)
+            if found.error > tolerance:
+                length *= _SHRINK
+                continue
+            near, part = found.state.conjugate, there
+            self.move(near)
+            if part == 1.0:
+                return self._towards(near, overlap, _TRUSTED_ESS, tolerance, _CORE_STEPS)
+            length /= _SHRINK
+        raise ConvergenceError("the particles of the first hidden layer do not follow", last=None)

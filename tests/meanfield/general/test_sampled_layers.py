@@ -38,23 +38,34 @@ def conjugate_of(total, n_directions=1):
     return ConjugateKernel.of(total, leading_directions(total, n_directions))
 
 
+def follow(layer, conjugate):
+    """Particles of a law that is known exactly."""
+    exact = grid(evolve(layer.law, conjugate=conjugate.total))[1]
+    v = conjugate.directions
+    return layer.follow(conjugate, v.T @ exact @ v, 1e-3)
+
+
 @pytest.mark.parametrize("phi", [flt.Sigmoid(), flt.Erf()])
 def test_the_first_layer_against_a_dense_grid(phi):
-    """From the prior to a strong Kt; the twin: particles of the prior, reweighted all the way, are few."""
+    """From the prior to a strong Kt; the twin: particles of the prior, reweighted all the way, are few.
+
+    log Z has a standard error of .016 over seeds for Erf, .007 for Sigmoid.
+    """
     law, conjugate = HiddenLaw(ROOT, 4.0 * TOTAL, phi), conjugate_of(4.0 * TOTAL)
-    layer = SampledLayer(ROOT, phi, 8000, np.random.default_rng(0))
+    layer = SampledLayer(ROOT, phi, 16_000, np.random.default_rng(0))
     assert relative_ess(layer.state(conjugate).weights) < 0.5
-    layer.follow(conjugate)
+    found = follow(layer, conjugate)
+    np.testing.assert_allclose(found.state.conjugate.core, conjugate.core, rtol=0.1)
     layer.move(conjugate, 4)
     state, (log_partition, kernel, _, _) = layer.state(conjugate), grid(law)
-    assert state.log_partition == pytest.approx(log_partition, abs=0.03)
+    assert state.log_partition == pytest.approx(log_partition, abs=0.06)
     np.testing.assert_allclose(state.kernel, kernel, atol=0.01)
-    np.testing.assert_allclose(state.weights, 1 / 32_000)
+    np.testing.assert_allclose(state.weights, 1 / 64_000)
 
 
 def test_the_overlap_asked_for_is_found_and_others_are_refused():
     layer, conjugate = SampledLayer(ROOT, flt.Sigmoid(), 2000, np.random.default_rng(0)), conjugate_of(TOTAL)
-    layer.follow(conjugate)
+    follow(layer, conjugate)
     wanted = 1.1 * layer.state(conjugate).overlap
     found = layer.at_overlap(conjugate, wanted, tolerance=1e-4, max_iterations=20)
     np.testing.assert_allclose(found.state.overlap, wanted, rtol=1e-4)
@@ -64,7 +75,7 @@ def test_the_overlap_asked_for_is_found_and_others_are_refused():
 
 def test_derivatives_of_the_first_layer_are_those_of_its_particles():
     layer, conjugate = SampledLayer(ROOT, flt.Sigmoid(), 500, np.random.default_rng(0)), conjugate_of(TOTAL)
-    layer.follow(conjugate)
+    follow(layer, conjugate)
     step, here = 1e-5, layer.state(conjugate)
     there, back = (layer.state(evolve(conjugate, core=conjugate.core + s * step)) for s in (1, -1))
     slope = (there.log_partition - back.log_partition) / (2 * step)
@@ -80,7 +91,7 @@ def test_one_sample_of_two_laws():
     samples = []
     for total in (0.8 * TOTAL, 1.2 * TOTAL):
         layer = SampledLayer(ROOT, phi, 4000, rng)
-        layer.follow(conjugate_of(total))
+        follow(layer, conjugate_of(total))
         layer.move(conjugate_of(total), 2)
         samples.append(layer.neurons)
     law = HiddenLaw(ROOT, TOTAL, phi)
