@@ -13,6 +13,7 @@ from fltheory.model import Model
 
 if TYPE_CHECKING:  # torch is imported only where a network is sampled
     from fltheory.network.moves.base import Advice
+    from fltheory.network.reduction import Reduction
     from fltheory.sampler.base import Sampler
 
 # Stiffness up to which a neuron changes its code easily, and from which it hardly does so by itself: with
@@ -31,13 +32,20 @@ def has_frozen_codes(model: Model) -> bool:
     return is_learned and model.n_hidden_layers == 1 and not model.nonlinearity.is_linear
 
 
-def guide(model: Model, sampler: "Sampler | None", solve: Callable[[float], MeanFieldSolution]) -> "Advice":
+def guide(
+    model: Model,
+    sampler: "Sampler | None",
+    solve: Callable[[float], MeanFieldSolution],
+    reduction: "Reduction",
+) -> "Advice":
     """The sampler, chosen if there is none, and the moves that it asks for.
 
     Parameters
     ----------
     solve
         From a temperature to the theory there.
+    reduction
+        The network as the chains know it: what it is decides which moves there are.
 
     Raises
     ------
@@ -60,7 +68,7 @@ def guide(model: Model, sampler: "Sampler | None", solve: Callable[[float], Mean
         if sampler is not None:
             raise
         return Advice(HMC())
-    return _with_codes(model, sampler, theory)
+    return _with_codes(sampler, theory, reduction)
 
 
 def _first(solve: Callable[[float], MeanFieldSolution], temperatures: Iterable[float]) -> MeanFieldSolution:
@@ -74,13 +82,12 @@ def _first(solve: Callable[[float], MeanFieldSolution], temperatures: Iterable[f
     return solve(last)
 
 
-def _with_codes(model: Model, sampler: "Sampler | None", theory: MeanFieldSolution) -> "Advice":
+def _with_codes(sampler: "Sampler | None", theory: MeanFieldSolution, reduction: "Reduction") -> "Advice":
     """For bounded phi: code moves, and tempering where these alone are of no use."""
     from fltheory.network.moves.base import Advice
     from fltheory.network.moves.codes import CONDITIONED, CodeMoves
     from fltheory.network.moves.neurons import Neurons
     from fltheory.network.moves.stiffness import stiffness, temperature_of
-    from fltheory.network.reduction import Reduction
     from fltheory.network.target import IntegratedTarget
     from fltheory.sampler.alternate import Alternate
     from fltheory.sampler.blocks import BlockIndependence
@@ -89,7 +96,8 @@ def _with_codes(model: Model, sampler: "Sampler | None", theory: MeanFieldSoluti
 
     mixture = preactivation_mixture(theory)
     moves = CodeMoves(mixture.weights, mixture.means, mixture.covariances, mixture.groups, mixture.threshold)
-    target = IntegratedTarget(Reduction.of(model).model)
+    model = reduction.model
+    target = IntegratedTarget(model)
     drawn = [theory.neurons(model.width, 1, seed=k).preactivations for k in range(_N_NETWORKS)]
     z = np.stack(drawn)
     phi = target.tensor(np.asarray(model.nonlinearity(z)))

@@ -124,7 +124,8 @@ def compare(theory: MeanFieldSolution, networks: PosteriorSamples) -> Comparison
     Parameters
     ----------
     theory, networks
-        Answers for the same task, nonlinearity, depth and N T. Widths may differ.
+        Answers for the same task, nonlinearity, depth and N T. Widths may differ. Of the networks all must
+        have been kept, for kernels draw by draw.
 
     Raises
     ------
@@ -137,7 +138,7 @@ def compare(theory: MeanFieldSolution, networks: PosteriorSamples) -> Comparison
     model = networks.model
     heading = (
         f"{model.nonlinearity!r}, L = {model.n_hidden_layers}, N = {model.width}, "
-        f"N T = {model.scaled_temperature:.4g}, {networks.n_chains} chains of {networks.n_draws} draws"
+        f"N T = {model.scaled_temperature:.4g}, {networks.draws.size}"
         f"{'; theory at imposed code fractions' if theory.has_imposed_codes else ''}"
     )
     sections = (_kernel_rows, _code_rows, _output_rows, _field_rows)

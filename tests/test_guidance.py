@@ -24,8 +24,12 @@ MOVES = Alternate(BlockIndependence(n_candidates=1, n_updates=5), HMC())
 STIFF_MOVES = Alternate(BlockIndependence(n_candidates=4, n_updates=2), HMC())
 
 
+def advised(posterior, sampler, solve):
+    return guide(posterior.model, sampler, solve, Reduction.of(posterior.model))
+
+
 def guidance(posterior, sampler=None):
-    return guide(posterior.model, sampler, lambda t: evolve(posterior, temperature=t).solve())
+    return advised(posterior, sampler, lambda t: evolve(posterior, temperature=t).solve())
 
 
 @pytest.mark.parametrize(
@@ -48,7 +52,7 @@ def test_the_sampler_is_chosen_by_what_freezes(changes, sampler, moves):
 
 
 def test_a_sampler_that_asks_for_no_blocks_costs_no_theory():
-    found = guide(SIGMOID.model, HMC(n_leapfrog=3), lambda t: pytest.fail("solved"))
+    found = advised(SIGMOID, HMC(n_leapfrog=3), lambda t: pytest.fail("solved"))
     assert found.sampler == HMC(n_leapfrog=3) and found.moves is None
 
 
@@ -56,10 +60,21 @@ def unsolvable(temperature):
     raise flt.ConvergenceError("no")
 
 
+def test_moves_are_chosen_for_the_coordinates_that_are_sampled():
+    # All weights of more inputs than samples: moves are not conditioned, and reach less far.
+    task = flt.OrthogonalClassification(n_samples=8, class_ratios=(0.5, 0.5), n_inputs=12)
+    cold = evolve(SIGMOID, task=task, width=20, temperature=1e-5)
+    options = {"n_draws": 1, "n_chains": 1, "n_warmup": 0}
+    assert isinstance(cold.sample(**options).sampler, Alternate)
+    whole = cold.sample(coordinates="hidden weights", **options)
+    assert isinstance(whole.sampler, Tempering)
+    assert whole.continuation.plan.softest > cold.temperature
+
+
 def test_without_a_theory_the_default_does_without_moves():
-    assert guide(SIGMOID.model, None, unsolvable).sampler == HMC()
+    assert advised(SIGMOID, None, unsolvable).sampler == HMC()
     with pytest.raises(flt.ConvergenceError):
-        guide(SIGMOID.model, MOVES, unsolvable)
+        advised(SIGMOID, MOVES, unsolvable)
 
 
 def test_where_the_theory_is_not_known_a_warmer_one_suggests_the_moves():
@@ -70,7 +85,7 @@ def test_where_the_theory_is_not_known_a_warmer_one_suggests_the_moves():
             else evolve(SIGMOID, temperature=temperature).solve()
         )
 
-    assert isinstance(guide(evolve(SIGMOID, temperature=1e-4).model, None, only_warm).moves, CodeMoves)
+    assert isinstance(advised(evolve(SIGMOID, temperature=1e-4), None, only_warm).moves, CodeMoves)
 
 
 def test_blocks_are_refused_where_no_moves_are_known():
@@ -122,7 +137,7 @@ def test_for_other_than_orthogonal_inputs_tempering_begins_where_moves_alone_fai
     labels = np.arange(12) % 2
     task = flt.ArrayTask.from_labels(rng.normal(size=(12, 30)) + labels[:, None], labels)
     warm = flt.DeepNetworkPosterior(task, flt.Sigmoid(), width=30, temperature=1e-2)
-    found = guide(evolve(warm, temperature=0.0).model, None, lambda t: warm.solve())
+    found = advised(evolve(warm, temperature=0.0), None, lambda t: warm.solve())
     assert isinstance(found.sampler, Tempering)
     target = IntegratedTarget(Reduction.of(warm.model).model)
     z = np.stack([warm.solve().neurons(30, 1, seed=k).preactivations for k in range(2)])
@@ -147,6 +162,19 @@ def test_moves_are_saved_with_the_samples(tmp_path):
     whole = SIGMOID.sample(n_draws=5, n_chains=2, n_warmup=10)
     SIGMOID.sample(n_draws=3, n_chains=2, n_warmup=10).save(tmp_path / "some")
     assert_equal(flt.load(tmp_path / "some").resume(2), whole)
+
+
+@pytest.mark.parametrize("start", ["prior", "theory"])
+def test_the_theory_that_a_run_waits_for_shows_its_progress(capfd, start):
+    options = {"n_draws": 1, "n_chains": 1, "n_warmup": 0, "start": start}
+    sampler = HMC() if start == "theory" else None
+    evolve(SIGMOID).sample(sampler, progress=False, **options)
+    assert capfd.readouterr().err == ""
+    posterior = evolve(SIGMOID)
+    posterior.sample(sampler, progress=True, **options)
+    assert "mean field" in capfd.readouterr().err
+    posterior.sample(sampler, progress=True, **options)
+    assert "mean field" not in capfd.readouterr().err, "it is solved once"
 
 
 def test_neurons_of_the_theory_are_a_start():

@@ -20,6 +20,12 @@ _MEMORY, _MEANS = "memory/", "means/"
 Schedule = tuple[tuple[float, int], ...]
 
 
+def _row_by_row(state: State) -> State:
+    """The same, laid out in memory as a file brings it back: last digits depend on it."""
+    tensors = {name: getattr(state, name).contiguous() for name in _STATE}
+    return evolve(state, **tensors, memory={name: t.contiguous() for name, t in state.memory.items()})
+
+
 @frozen(eq=False)
 class Moment:
     """All that decides how a batch of chains goes on.
@@ -36,7 +42,7 @@ class Moment:
         Averages over the draws, (C, ...) each.
     """
 
-    state: State
+    state: State = field(converter=_row_by_row)
     generator_state: Tensor
     schedule: Schedule
     n_warm: int = 0
@@ -195,8 +201,13 @@ def cooling(target: NetworkTarget, x: Tensor, n_steps: int) -> list[tuple[float,
 def _check_finite(state: State, temperature: float) -> None:
     finite = state.log_density.isfinite() & state.gradient.isfinite().all(1)
     if not bool(finite.all()):
+        where = f"in {int((~finite).sum())} of {len(finite)} chains"
+        if temperature == 0.0:
+            raise ValueError(
+                f"inputs: expected training inputs of linearly independent features at temperature 0, got a "
+                f"kernel that is singular to rounding {where}"
+            )
         raise ValueError(
             f"temperature: expected a posterior with a finite density where the chains are, got none at "
-            f"T = {temperature:g} in {int((~finite).sum())} of {len(finite)} chains (at T = 0 the features "
-            f"of the training inputs must be linearly independent)"
+            f"T = {temperature:g} {where}"
         )

@@ -4,7 +4,6 @@ A folder for each batch holds blocks of draws, which are written once, the state
 ``state.json``, which names them with their hashes and is replaced last: what it does not name is not there.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,34 +20,7 @@ from fltheory.network.chains import Moment
 from fltheory.numerics.files import hash_of, read_record, read_whole, write_record, write_whole
 from fltheory.numerics.validation import Array
 
-_FORMAT = 1
-_STATE, _CONFIGURATION = "state.json", "configuration.json"
-
-
-def open_run(path: Path, configuration: Mapping[str, Any]) -> None:
-    """Make the folder of a run, or see that it is one of this configuration.
-
-    Raises
-    ------
-    CheckpointError
-        If it is of another configuration, naming what differs, or damaged, or if the folder holds
-        something else.
-    """
-    wanted = json.loads(json.dumps({"format": _FORMAT, **configuration}))
-    file = path / _CONFIGURATION
-    if not file.exists():
-        if path.exists() and (not path.is_dir() or any(not p.name.endswith(".part") for p in path.iterdir())):
-            raise CheckpointError(f"checkpoint: expected the folder of a run or none, got {path}")
-        path.mkdir(parents=True, exist_ok=True)
-        write_record(file, wanted)
-        return
-    found = read_record(file)
-    for name in sorted({*wanted, *found}):
-        if wanted.get(name) != found.get(name):
-            raise CheckpointError(
-                f"checkpoint: {path} holds a run with another {name}: {found.get(name)!r:.80} there, "
-                f"{wanted.get(name)!r:.80} here"
-            )
+_STATE = "state.json"
 
 
 @frozen(eq=False)

@@ -28,9 +28,9 @@ class Convergence:
     rhat, ess
         R-hat and the effective sample size (rank-normalised split chains, Vehtari et al. 2021).
         None, as the error, where they are not defined: stuck or non-finite chains, fewer than
-        four draws.
+        four draws; R-hat also for a single chain.
     stuck_chains, non_finite_chains
-        Chains in which it never changed, or was not finite.
+        Chains in which it never changed in four draws or more, or was not finite.
     """
 
     mean: float
@@ -44,11 +44,12 @@ class Convergence:
     def of(cls, values: Array) -> "Convergence":
         """From the values of a functional, shape (C, D)."""
         non_finite = _where(np.any(~np.isfinite(values), axis=1))
-        stuck = _where(np.all(values == values[:, :1], axis=1))
-        if stuck or non_finite or values.shape[1] < _FEWEST_DRAWS:
+        is_short = values.shape[1] < _FEWEST_DRAWS
+        stuck = () if is_short else _where(np.all(values == values[:, :1], axis=1))
+        if stuck or non_finite or is_short:
             return cls(float(values.mean()), None, None, None, stuck, non_finite)
         ess = float(array_stats.ess(values))  # type: ignore[no-untyped-call]
-        rhat = float(array_stats.rhat(values))  # type: ignore[no-untyped-call]
+        rhat = None if len(values) == 1 else float(array_stats.rhat(values))  # type: ignore[no-untyped-call]
         return cls(float(values.mean()), float(values.std() / np.sqrt(ess)), rhat, ess, (), ())
 
 
@@ -201,8 +202,8 @@ def _is_code(name: str) -> bool:
 
 
 def _is_seen(shares: Array) -> bool:
-    """Whether a code is not rare (or not finite), and its share not the same in all networks."""
-    return not (shares.mean() <= _RAREST_CODE or np.ptp(shares) == 0.0)
+    """Whether a code is neither rare nor that of all neurons of all networks (or its share not finite)."""
+    return not (shares.mean() <= _RAREST_CODE or (shares == 1.0).all())
 
 
 def ranks(values: Array) -> Array:

@@ -93,6 +93,12 @@ class Draws:
         """D, draws a chain."""
         return int(self.statistics.log_density.shape[1])
 
+    @property
+    def size(self) -> str:
+        """In words."""
+        chains, draws = self.n_chains, self.n_draws
+        return f"{chains} chain{'s' * (chains != 1)} of {draws} draw{'s' * (draws != 1)}"
+
     def continued(self, rows: Mapping[str, Array], means: Mapping[str, Array]) -> "Draws":
         """With later rows of the same chains, and the averages over all."""
         return Draws.of(concatenated([self.rows, rows], axis=1), means)

@@ -1,17 +1,17 @@
 """What a run is: everything that decides the numbers drawn but where the chains start."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor
 
-from fltheory.model import Model, describe_model, plain_repr
+from fltheory.model import Model, describe_model
 from fltheory.network.chains import Chains, Moment
 from fltheory.network.group import Group
 from fltheory.network.moves.base import Moves
@@ -52,6 +52,8 @@ class Plan:
         Y as sampled: (P, m), or (C, P, m) for one set of targets a chain.
     moves, softest
         What the target knows of single neurons, and T of its softest version.
+    reduction
+        The network as the chains know it; that of the coordinates unless given.
     """
 
     model: Model
@@ -67,10 +69,10 @@ class Plan:
     chains_per_batch: int
     moves: Moves | None = None
     softest: float | None = None
+    reduction: Reduction = field()
 
-    @cached_property
-    def reduction(self) -> Reduction:
-        """The network as the chains know it."""
+    @reduction.default
+    def _reduction_of_coordinates(self) -> Reduction:
         return COORDINATES[self.coordinates][0](self.model)
 
     @cached_property
@@ -100,14 +102,9 @@ class Plan:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """In words and numbers."""
-        return {
-            **describe_model(self.model),
-            "sampler": plain_repr(self.sampler),
-            "moves": None if self.moves is None else self.moves.fingerprint,
-            "targets": fingerprint(self.targets),
-            **self.numbers,
-        }
+        """What it was asked for, without the sampler, in words and numbers."""
+        asked = {name: value for name, value in self.numbers.items() if name != "softest"}
+        return {**describe_model(self.model), **asked, "targets": fingerprint(self.targets)}
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -160,12 +157,18 @@ class Plan:
         """Refuse before anything is allocated what would take more than half of the machine's memory."""
         needed, limit = self.n_chains * n_draws * self.recorder.bytes_per_draw(), memory_of_machine() // 2
         if needed > limit:
+            advice = [*self._leaner(limit // (self.n_chains * n_draws)), "with thin fewer draws do"]
             raise MemoryError(
                 f"n_draws: expected draws that take at most {limit / 2**30:.3g} GiB, half of this machine's "
                 f"memory, got {n_draws} of {self.n_chains} chains, {min(needed, 2**99) / 2**30:.3g} GiB with "
-                f"keep={self.keep!r} (keep='statistics' keeps no networks, keep='readouts' only their "
-                f"readouts; with thin fewer draws do)"
+                f"keep={self.keep!r} ({'; '.join(advice)})"
             )
+
+    def _leaner(self, bytes_per_draw: int) -> Iterator[str]:
+        """What to keep, in words, so that a draw takes no more than that."""
+        for keep, words in (("statistics", "no networks"), ("readouts", "only their readouts")):
+            if evolve(self.recorder, keep=keep).bytes_per_draw() <= bytes_per_draw:
+                yield f"keep={keep!r} keeps {words}"
 
 
 def _begin(start: int | Tensor | Sequence[Moment], k: int, part: slice) -> int | Tensor | Moment:

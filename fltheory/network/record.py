@@ -125,16 +125,22 @@ class Recorder:
         return np.sort(np.random.default_rng(0).permutation(size)[:_N_ENTRIES])
 
     @cached_property
+    def _classes(self) -> Integers:
+        """The class of each input, (P,); without labels those of one target, in order of appearance."""
+        if self.task.labels is not None:
+            return self.task.labels
+        _, first, member = np.unique(self.task.targets, axis=0, return_index=True, return_inverse=True)
+        return first.argsort().argsort().astype(np.int64)[member.reshape(-1)]
+
+    @cached_property
     def _n_classes(self) -> int:
-        labels = self.task.labels
-        n = 0 if labels is None else len(np.unique(labels))
+        n = len(np.unique(self._classes))
         return n if n <= _MOST_CLASSES else 0
 
     @cached_property
     def class_weights(self) -> Tensor:
         """What averages over the inputs of each class, (P, n_classes)."""
-        labels = self.task.labels
-        return self.exact.tensor(class_means(np.eye(self.model.task.n_samples), labels))  # type: ignore[arg-type]
+        return self.exact.tensor(class_means(np.eye(self.model.task.n_samples), self._classes))
 
     @cached_property
     def pairs_of_classes(self) -> tuple[Integers, Integers]:

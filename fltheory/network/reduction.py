@@ -45,12 +45,17 @@ class Reduction:
     @classmethod
     def of(cls, model: Model) -> "Reduction":
         """The smallest equivalent network."""
-        x, y = model.task.inputs, model.task.targets
+        x = model.task.inputs
         u, s, vt = np.linalg.svd(x, full_matrices=False)
         rank = max(1, int((s > max(x.shape) * np.finfo(float).eps * s[0]).sum()))
-        basis = vt.T @ u.T if rank == len(x) else vt[:rank].T
-        reduced = ArrayTask(math.sqrt(rank / model.task.n_inputs) * x @ basis, y)
-        return cls(evolve(model, task=reduced), read_only(basis))
+        return cls.along(model, vt.T @ u.T if rank == len(x) else vt[:rank].T)
+
+    @classmethod
+    def along(cls, model: Model, basis: Array) -> "Reduction":
+        """The one of this basis of the span of the inputs, (N0, q): any other is as good, but another."""
+        basis, task = read_only(basis), model.task
+        scale = math.sqrt(basis.shape[1] / task.n_inputs)
+        return cls(evolve(model, task=ArrayTask(scale * task.inputs @ basis, task.targets)), basis)
 
     @property
     def whole_shapes(self) -> tuple[tuple[int, int], ...]:

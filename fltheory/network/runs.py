@@ -2,9 +2,7 @@
 
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, evolve, field
@@ -13,6 +11,7 @@ from fltheory.errors import InterruptedWarning
 from fltheory.network.chains import Moment
 from fltheory.network.draws import STATISTICS, TRACES, concatenated
 from fltheory.network.group import Group, Outcome, Run, finish
+from fltheory.numerics.notices import warn_user
 from fltheory.numerics.progress import progress_bar
 from fltheory.numerics.validation import Array, check_integer
 
@@ -29,7 +28,21 @@ def run_groups(groups: Sequence[Group], n_jobs: int, progress: bool | None) -> l
     """
     if n_jobs == 1:
         return _in_turn([Run.of(group) for group in groups], progress)
+    _check_share(groups, n_jobs)
     return _side_by_side(groups, n_jobs, progress)
+
+
+def _check_share(groups: Sequence[Group], n_jobs: int) -> None:
+    """Warn of processes that have nothing to do, where smaller batches would give them something."""
+    from joblib import effective_n_jobs
+
+    n_processes = effective_n_jobs(n_jobs) if n_jobs == -1 else n_jobs
+    if n_processes > len(groups) and len(groups[0].recorder.seeds) > 1:
+        warn_user(
+            f"n_jobs: {n_processes} processes for {len(groups)} batch{'es' * (len(groups) > 1)} of chains, "
+            f"{n_processes - len(groups)} have nothing to do: with a smaller chains_per_batch, which draws "
+            f"other random numbers, there are more batches"
+        )
 
 
 def gathered(outcomes: Sequence[Outcome]) -> tuple[dict[str, Array], dict[str, Array], tuple[Moment, ...]]:
@@ -71,8 +84,7 @@ def _interrupted(runs: Sequence[Run]) -> list[Outcome]:
 
 
 def _warn(n_new: int, n_wanted: int) -> None:
-    message = f"sampling was interrupted: {n_new} of {n_wanted} draws a chain are kept"
-    warnings.warn(message, InterruptedWarning, stacklevel=2)
+    warn_user(f"sampling was interrupted: {n_new} of {n_wanted} draws a chain are kept", InterruptedWarning)
 
 
 def _known(outcome: Outcome | None) -> Outcome:
@@ -111,18 +123,34 @@ class _Bar:
 
 
 def _report(run: Run) -> dict[str, str]:
-    """Acceptance (of each part of a composed sampler), step size, divergences and training error."""
+    """How the last step of a run went, and its draws so far."""
     assert run.last is not None
     infos = run.last.parts or (run.last,)
-    found = {"acceptance": "/".join(f"{float(info.acceptance.mean()):.2f}" for info in infos)}
-    step_size = float(run.last.step_size.mean())
-    if math.isfinite(step_size):
-        found["step"] = f"{step_size:.2g}"
-    error, divergences = run.rows.get(TRACES + "training_error"), run.rows.get(STATISTICS + "n_divergences")
-    if error is not None and divergences is not None and run.n_rows:
-        found["divergences"] = f"{divergences[:, : run.n_rows].sum():.0f}"
-        found["error"] = f"{error[:, run.n_rows - 1].mean():.2g}"
-    return found
+    step = _of_step([float(info.acceptance.mean()) for info in infos], float(run.last.step_size.mean()))
+    return step | _of_draws({name: row[:, : run.n_rows] for name, row in run.rows.items()})
+
+
+def _report_of_rows(rows: Mapping[str, Array]) -> dict[str, str]:
+    """The same of draws (C, D, ...) from another process; nothing of a warm-up."""
+    if not rows:
+        return {}
+    last = {name: rows[STATISTICS + name][:, -1] for name in ("acceptance", "part_acceptance", "step_size")}
+    parts = last["part_acceptance"].mean(0).tolist() or [float(last["acceptance"].mean())]
+    return _of_step(parts, float(last["step_size"].mean())) | _of_draws(rows)
+
+
+def _of_step(acceptance: Sequence[float], step_size: float) -> dict[str, str]:
+    """Acceptance (of each part of a composed sampler) and step size."""
+    found = {"acceptance": "/".join(f"{rate:.2f}" for rate in acceptance)}
+    return found | ({"step": f"{step_size:.2g}"} if math.isfinite(step_size) else {})
+
+
+def _of_draws(rows: Mapping[str, Array]) -> dict[str, str]:
+    """Divergences, and the training error of the last draw; nothing where there is none."""
+    error, divergences = rows.get(TRACES + "training_error"), rows.get(STATISTICS + "n_divergences")
+    if error is None or divergences is None or error.shape[1] == 0:
+        return {}
+    return {"divergences": f"{divergences.sum():.0f}", "error": f"{error[:, -1].mean():.2g}"}
 
 
 def _side_by_side(groups: Sequence[Group], n_jobs: int, progress: bool | None) -> list[Outcome]:
@@ -134,8 +162,13 @@ def _side_by_side(groups: Sequence[Group], n_jobs: int, progress: bool | None) -
     saves = groups[0].folder is not None
     parts, done, size = list[list[Outcome]](), first, 1
     with progress_bar(len(groups) * (last - first), "draws", progress) as bar:
+
+        def finished(outcome: Outcome) -> None:
+            bar.update(stop - done)
+            bar.set_postfix(_report_of_rows(outcome.rows))
+
         if not saves:
-            parts.append(_round(groups, first, n_jobs, lambda: None))
+            parts.append(_round(groups, first, n_jobs, lambda outcome: None))
         while done < last:
             stop, began = last if saves else min(done + size, last), time.monotonic()
             going = (
@@ -144,7 +177,7 @@ def _side_by_side(groups: Sequence[Group], n_jobs: int, progress: bool | None) -
                 else groups
             )
             try:
-                parts.append(_round(going, stop, n_jobs, partial(bar.update, stop - done)))
+                parts.append(_round(going, stop, n_jobs, finished))
             except KeyboardInterrupt:
                 if done == first:
                     raise
@@ -155,8 +188,10 @@ def _side_by_side(groups: Sequence[Group], n_jobs: int, progress: bool | None) -
     return [_joined(rounds) for rounds in zip(*parts, strict=True)]
 
 
-def _round(groups: Sequence[Group], stop: int, n_jobs: int, finished: Callable[[], None]) -> list[Outcome]:
-    """All groups up to a number of draws, each in a process; ``finished`` is called after each."""
+def _round(
+    groups: Sequence[Group], stop: int, n_jobs: int, finished: Callable[[Outcome], None]
+) -> list[Outcome]:
+    """All groups up to a number of draws, each in a process; ``finished`` is called with each outcome."""
     from joblib import Parallel, delayed
 
     tasks = (delayed(_numbered)(i, evolve(group, n_draws=stop)) for i, group in enumerate(groups))
@@ -164,7 +199,7 @@ def _round(groups: Sequence[Group], stop: int, n_jobs: int, finished: Callable[[
     found: dict[int, Outcome] = {}
     for i, outcome in results:
         found[i] = outcome
-        finished()
+        finished(outcome)
     return [found[i] for i in range(len(groups))]
 
 

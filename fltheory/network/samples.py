@@ -6,6 +6,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+import torch
 from attrs import evolve, field, frozen
 
 from fltheory.model import Model, check_same_model
@@ -35,6 +36,14 @@ class Continuation:
 
     plan: Plan
     moments: tuple[Moment, ...]
+
+    def networks(self) -> tuple[tuple[Array, ...], Array]:
+        """W^1 ... W^L as the chains know them, each (C, N, N_in), and readouts (C, N, m), drawn anew."""
+        target = self.plan.target
+        x = torch.cat([moment.state.position for moment in self.moments])
+        generator = torch.Generator(target.device).manual_seed(self.plan.seed)
+        readouts = target.draw_readouts(x, generator).double().cpu().numpy()
+        return tuple(w.double().cpu().numpy() for w in target.weights(x)[:-1]), readouts
 
 
 @frozen(eq=False, repr=False)
@@ -80,7 +89,7 @@ class PosteriorSamples(Representation):
         return (
             f"PosteriorSamples({self.model.nonlinearity!r}, L={self.model.n_hidden_layers}, "
             f"N={self.model.width}, T={self.model.temperature:g}, "
-            f"{self.n_chains} chains of {self.n_draws} draws{self._doubt})"
+            f"{self.draws.size}{self._doubt})"
         )
 
     @cached_property
@@ -97,6 +106,27 @@ class PosteriorSamples(Representation):
     def weights_of(self, draw: int) -> tuple[Array, ...]:
         """W^1 ... W^L of one draw, each (C, N, N_in)."""
         return self._kept.weights_of(draw)
+
+    def last_networks(self) -> tuple[tuple[Array, ...], Array]:
+        """W^1 ... W^L, each (C, N, N_in), and a, (C, N, m), of the last draw of each chain.
+
+        Where the weights were not kept they are those of where the chains are; readouts that were not are
+        drawn anew.
+
+        Raises
+        ------
+        ValueError
+            If the samples know neither.
+        """
+        if self._kept.has_weights or self.continuation is None:
+            return self.weights_of(self.n_draws - 1), self.readouts[:, -1]
+        weights, readouts = self.continuation.networks()
+        first = [
+            self.reduction.complete(w, seed, self.n_draws - 1)
+            for w, seed in zip(weights[0], self.seeds, strict=True)
+        ]
+        kept = readouts if self.draws.readouts is None else self.draws.readouts[:, -1]
+        return (np.stack(first), *weights[1:]), kept
 
     @property
     def sampler(self) -> Sampler | None:
@@ -290,6 +320,8 @@ class PosteriorSamples(Representation):
 
     def resume(self, n_draws: int, progress: bool | None = None, n_jobs: int = 1) -> "PosteriorSamples":
         """``n_draws`` more draws a chain, appended: as if all had been drawn in one run.
+
+        They are not saved: a ``checkpoint`` is lengthened by calling ``sample`` again, with more draws.
 
         Raises
         ------

@@ -2,22 +2,26 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
+from attrs import evolve
+from torch import Tensor
 
 from fltheory.model import Model
-from fltheory.network.checkpoint import open_run
 from fltheory.network.draws import Draws
 from fltheory.network.moves.base import Advice
+from fltheory.network.opening import Opening
 from fltheory.network.plan import COORDINATES, DTYPES, Plan
 from fltheory.network.record import KEEP
+from fltheory.network.reduction import Reduction
 from fltheory.network.runs import check_jobs, gathered, run_groups
 from fltheory.network.samples import Continuation, PosteriorSamples
-from fltheory.network.starts import Network, Start, positions
-from fltheory.network.target import NetworkTarget, WeightTarget
+from fltheory.network.starts import Network, Start, in_words, positions
+from fltheory.network.target import WeightTarget
 from fltheory.numerics.validation import (
     Array,
     check_array,
@@ -26,12 +30,14 @@ from fltheory.numerics.validation import (
     check_instance,
     check_integer,
     describe,
-    fingerprint,
 )
 from fltheory.sampler.base import Sampler
 from fltheory.sampler.hmc import HMC
 
 _DEFAULT_WARMUP = 200
+
+Advise = Callable[[Sampler | None, Reduction], Advice]
+DrawNeurons = Callable[[Sequence[int]], Sequence[Network]]
 
 
 def sample_network(
@@ -53,8 +59,8 @@ def sample_network(
     n_jobs: int = 1,
     progress: bool | None = None,
     targets: object = None,
-    advise: Callable[[Sampler | None], Advice] | None = None,
-    draw_neurons: Callable[[Sequence[int]], Sequence[Network]] | None = None,
+    advise: Advise | None = None,
+    draw_neurons: DrawNeurons | None = None,
 ) -> PosteriorSamples:
     """Networks of finite width, drawn from the posterior (2).
 
@@ -75,8 +81,8 @@ def sample_network(
     coordinates
         Of the first layer, what the training inputs see of it ("integrated", "preactivations") or all
         weights ("hidden weights", "weights"); the readout integrated out and drawn exactly
-        ("integrated", "hidden weights") or a coordinate, T > 0 ("preactivations", "weights"). "auto"
-        is "integrated".
+        ("integrated", "hidden weights") or a coordinate ("preactivations", "weights": for T > 0, and without
+        moves for single neurons). "auto" is "integrated".
     keep
         "all": the networks; "readouts": their readouts only; "statistics": neither. With the latter two
         what is asked of the samples is averaged while sampling, on the inputs of the task, at a memory
@@ -87,7 +93,7 @@ def sample_network(
     checkpoint
         A folder where the run is saved: after the warm-up, at least once a minute, and at the end. Calling
         again with the same arguments goes on where it was saved, to the same numbers as without a break;
-        with more ``n_draws`` it is lengthened.
+        with more ``n_draws`` it is lengthened. What was advised is kept there too.
     n_jobs
         Processes, one thread each, among which the batches are divided; -1: one a core. Within ``with
         joblib.parallel_config(backend=...)`` they are those of that backend, a cluster for instance.
@@ -96,10 +102,11 @@ def sample_network(
     targets
         Y in place of the task's: (P, m), or an array (C, P, m) for one set a chain.
     advise
-        Called with the sampler where the readout is integrated out, once all arguments are checked: how to
-        sample, with moves for single neurons.
+        Called with the sampler, and with the network as the chains know it, where the readout is integrated
+        out, once all arguments are checked: how to sample, with moves for single neurons.
     draw_neurons
-        Called with one seed a chain: networks for ``start="theory"``.
+        Called with one seed a chain: networks for ``start="theory"``. Neither is called again by a run that
+        goes on from its checkpoint.
 
     Raises
     ------
@@ -121,49 +128,56 @@ def sample_network(
     check_choice("coordinates", coordinates, COORDINATES)
     check_choice("dtype", dtype, DTYPES)
     y = _check_targets(model, targets, n_chains)
-    _check_zero_temperature(model, COORDINATES[coordinates][1])
+    _check_zero_temperature(model, coordinates)
     check_choice("keep", keep, KEEP)
     size = check_integer("chains_per_batch", n_chains if chains_per_batch is None else chains_per_batch)
     n_jobs = check_jobs("n_jobs", n_jobs)
     folder, thin = _check_folder(checkpoint), check_integer("thin", thin)
     device = _check_device(device)
-    if isinstance(start, str) and check_choice("start", start, ("prior", "theory")) == "theory":
-        start = _neurons_of_theory(draw_neurons, n_chains, seed)
-    has_readouts = COORDINATES[coordinates][1] is WeightTarget
-    advice = Advice(sampler or HMC()) if advise is None or has_readouts else advise(sampler)
-    plan = Plan(
-        model,
-        advice.sampler,
-        y,
-        n_chains,
-        seed,
-        coordinates,
-        device,
-        dtype,
-        thin,
-        keep,
-        size,
-        advice.moves,
-        advice.softest,
-    )
+    first = sampler or HMC()
+    plan = Plan(model, first, y, n_chains, seed, coordinates, device, dtype, thin, keep, size)
     plan.check_memory(n_draws)
-    begin = positions(plan.target, plan.reduction, start, n_chains, seed)
-    if folder is not None:
-        came_from = "prior" if isinstance(begin, int) else fingerprint(begin.cpu().numpy())
-        more = {"n_warmup": n_warmup, "start": came_from, "torch": str(torch.__version__)}
-        open_run(folder, {**plan.settings, **more})
-    outcomes = run_groups(plan.groups(begin, n_draws, n_warmup, folder), n_jobs, progress)
+    opening = Opening(
+        plan,
+        sampler,
+        partial(_advice, plan, sampler, advise),
+        _beginning(plan, start, draw_neurons),
+    )
+    settled = opening.settle() if folder is None else opening.at(folder, in_words(start), n_warmup)
+    advice = settled.advice
+    plan = evolve(
+        plan,
+        sampler=advice.sampler,
+        moves=advice.moves,
+        softest=advice.softest,
+        reduction=settled.reduction,
+    )
+    outcomes = run_groups(plan.groups(settled.begin, n_draws, n_warmup, folder), n_jobs, progress)
     rows, means, moments = gathered(outcomes)
     continuation = Continuation(plan, moments)
     return PosteriorSamples(model, plan.reduction, Draws.of(rows, means), plan.seeds, y, continuation)
 
 
-def _neurons_of_theory(
-    draw: Callable[[Sequence[int]], Sequence[Network]] | None, n_chains: int, seed: int
-) -> Sequence[Network]:
+def _advice(plan: Plan, sampler: Sampler | None, advise: Advise | None) -> Advice:
+    """How to sample: as advised where the readout is integrated out."""
+    if advise is None or COORDINATES[plan.coordinates][1] is WeightTarget:
+        return Advice(plan.sampler)
+    return advise(sampler, plan.reduction)
+
+
+def _beginning(plan: Plan, start: Start, draw: DrawNeurons | None) -> Callable[[], int | Tensor]:
+    """What finds where to begin. What does not wait for the theory is found, and refused, at once."""
+
+    def found(start: Start) -> int | Tensor:
+        return positions(plan.target, plan.reduction, start, plan.n_chains, plan.seed)
+
+    if not isinstance(start, str) or check_choice("start", start, ("prior", "theory")) == "prior":
+        begin = found(start)
+        return lambda: begin
     if draw is None:
         raise ValueError("start: expected 'prior' or earlier samples where there is no theory, got 'theory'")
-    return draw(np.random.SeedSequence(seed).spawn(1)[0].generate_state(n_chains).tolist())
+    seeds = np.random.SeedSequence(plan.seed).spawn(1)[0].generate_state(plan.n_chains).tolist()
+    return lambda: found(draw(seeds))
 
 
 def _check_folder(checkpoint: object) -> Path | None:
@@ -181,15 +195,26 @@ def _check_targets(model: Model, targets: object, n_chains: int) -> Array:
     return check_array("targets", targets, (n_chains,) * per_chain + model.task.targets.shape)
 
 
-def _check_zero_temperature(model: Model, kind: type[NetworkTarget]) -> None:
+def _check_zero_temperature(model: Model, coordinates: str) -> None:
     if model.temperature > 0.0:
         return
-    if kind is WeightTarget:
-        raise ValueError("coordinates: expected 'integrated' or 'auto' at temperature 0, got 'weights'")
-    if model.width < model.task.n_samples:
+    if COORDINATES[coordinates][1] is WeightTarget:
         raise ValueError(
-            f"width: expected at least {model.task.n_samples} neurons to fit as many inputs exactly "
+            f"coordinates: expected 'integrated' (or 'auto') or 'hidden weights' at temperature 0, got "
+            f"{coordinates!r}"
+        )
+    inputs = model.task.inputs
+    if model.width < len(inputs):
+        raise ValueError(
+            f"width: expected at least {len(inputs)} neurons to fit as many inputs exactly "
             f"at temperature 0, got {model.width}"
+        )
+    n_seen = np.linalg.matrix_rank(inputs) if model.nonlinearity.is_linear else len(np.unique(inputs, axis=0))
+    if n_seen < len(inputs):
+        kind = "linearly independent" if model.nonlinearity.is_linear else "different"
+        raise ValueError(
+            f"inputs: expected {len(inputs)} {kind} training inputs at temperature 0, got {n_seen} of them: "
+            f"the kernel of their features is singular"
         )
 
 

@@ -5,12 +5,14 @@ from os import PathLike
 from typing import Any
 
 import torch
+from attrs import evolve
 
 from fltheory.model import Model
 from fltheory.network.chains import Moment
 from fltheory.network.draws import Draws
 from fltheory.network.moves.base import Moves
 from fltheory.network.plan import Plan
+from fltheory.network.reduction import Reduction
 from fltheory.network.samples import Continuation, PosteriorSamples
 from fltheory.numerics.validation import Array, sealed
 from fltheory.sampler.base import Sampler
@@ -20,7 +22,7 @@ from fltheory.storage.model import archived, opened, writer_for
 from fltheory.storage.objects import ForeignClassError, Writer
 
 KIND = "samples"
-_ROWS, _MEANS, _MOMENT = "rows/", "means/", "moment/"
+_ROWS, _MEANS, _MOMENT, _BASIS = "rows/", "means/", "moment/", "basis"
 
 
 def save(samples: PosteriorSamples, path: "str | PathLike[str]") -> None:
@@ -30,15 +32,15 @@ def save(samples: PosteriorSamples, path: "str | PathLike[str]") -> None:
         raise ValueError("save: expected samples that keep the state of their chains, got none")
     writer = writer_for(model)
     record = {
-        "sampler": _if_stock(writer, on.plan.sampler),
-        "moves": _if_stock(writer, on.plan.moves),
+        "sampler": if_stock(writer, on.plan.sampler),
+        "moves": if_stock(writer, on.plan.moves),
         "plan": on.plan.numbers,
         "moments": [moment.numbers for moment in on.moments],
     }
     archived(KIND, model, writer, record, dict(_arrays(samples, on.moments))).write(path)
 
 
-def _if_stock(writer: Writer, value: Sampler | Moves | None) -> Any:
+def if_stock(writer: Writer, value: Sampler | Moves | None) -> Any:
     """What stands for it; False for a class of the user's own."""
     try:
         return writer.write(value)
@@ -49,6 +51,8 @@ def _if_stock(writer: Writer, value: Sampler | Moves | None) -> Any:
 def _arrays(samples: PosteriorSamples, moments: tuple[Moment, ...]) -> Iterator[tuple[str, Array]]:
     """All of draws and chains, by name."""
     yield "targets", samples.targets
+    if samples.reduction.basis is not None:
+        yield _BASIS, samples.reduction.basis
     for name, row in samples.draws.rows.items():
         yield _ROWS + name, row
     for name, mean in samples.draws.means.items():
@@ -74,6 +78,8 @@ def samples_of(archive: Archive, model: Model | None, sampler: Sampler | None) -
     targets = sealed(archive.arrays["targets"])
     known = None if moves is False else reader.read(moves)
     plan = Plan(model, HMC() if sampler is None else sampler, targets, moves=known, **record["plan"])
+    basis = archive.arrays.get(_BASIS)
+    plan = plan if basis is None else evolve(plan, reduction=Reduction.along(model, basis))
     can_go_on = sampler is not None and moves is not False
     return PosteriorSamples(
         model, plan.reduction, draws, plan.seeds, targets, _continuation(archive, plan) if can_go_on else None

@@ -10,7 +10,14 @@ from fltheory.model import Model
 from fltheory.network.reduction import Reduction
 from fltheory.network.samples import PosteriorSamples
 from fltheory.network.target import NetworkTarget
-from fltheory.numerics.validation import Array, check_choice, check_instance, check_sequence, describe
+from fltheory.numerics.validation import (
+    Array,
+    check_choice,
+    check_instance,
+    check_sequence,
+    describe,
+    fingerprint,
+)
 from fltheory.representation import Neurons
 
 Network = Neurons | Sequence[Neurons]  # of its hidden layer, or of each
@@ -33,7 +40,7 @@ def positions(
         check_choice("start", start, ("prior",))
         return n_chains
     if isinstance(start, PosteriorSamples):
-        weights, readouts = start.weights_of(start.n_draws - 1), start.readouts[:, -1]
+        weights, readouts = start.last_networks()
         _check_shapes(reduction, (*weights, readouts), n_chains)
         weights = (reduction.reduce(weights[0]), *weights[1:])
     elif isinstance(start, Sequence):
@@ -42,6 +49,16 @@ def positions(
     else:
         raise TypeError(f"start: expected 'prior', earlier samples or neurons, got {describe(start)}")
     return target.position([target.tensor(w) for w in weights], target.tensor(readouts))
+
+
+def in_words(start: Start) -> str:
+    """A start that was checked: two of them are told apart by it."""
+    if isinstance(start, str):
+        return start
+    if isinstance(start, PosteriorSamples):
+        return fingerprint(start.draws.statistics.log_density, start.seeds)
+    layers = [layer for entry in start for layer in ([entry] if isinstance(entry, Neurons) else entry)]
+    return fingerprint(*(array for layer in layers for array in (layer.preactivations, layer.readouts)))
 
 
 def _check_shapes(reduction: Reduction, arrays: Sequence[Array], n_chains: int) -> None:

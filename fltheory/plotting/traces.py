@@ -25,7 +25,7 @@ def plot_ranks(
     functional
         A name in ``diagnostics().functionals``; the one with the largest R-hat if None.
     n_bins
-        Of the histogram of each chain.
+        Of the histogram of each chain: as many as draws at most.
     ax
         Axes to draw on; a new figure if None.
 
@@ -37,7 +37,7 @@ def plot_ranks(
     from fltheory.network.diagnostics import ranks
 
     name, chains = _traced(samples, functional)
-    n_bins = check_integer("n_bins", n_bins, maximum=max(chains.shape[1], 1))
+    n_bins = min(check_integer("n_bins", n_bins), chains.shape[1])
     edges = np.linspace(0.0, 1.0, n_bins + 1)
     with styled():
         panel: Axes = panels(ax, 1)[0]

@@ -130,6 +130,27 @@ def test_the_number_of_processes_changes_nothing(tmp_path, n_jobs):
     assert run_script(tmp_path, "loky", n_jobs) == ["True", "True", "False"]
 
 
+def test_processes_without_work_are_told_of(monkeypatch):
+    short = {"n_draws": 1, "n_warmup": 0}
+    with joblib.parallel_config(backend="threading"):
+        with pytest.warns(UserWarning, match=r"3 processes for 2 batches.*chains_per_batch") as record:
+            sample(n_jobs=3, **short)
+        assert record[0].filename == __file__
+        monkeypatch.setattr(joblib, "effective_n_jobs", lambda n: 8)
+        with pytest.warns(UserWarning, match=r"8 processes for 1 batch .*chains_per_batch"):
+            sample(n_jobs=-1, chains_per_batch=None, **short)
+        sample(n_jobs=2, **short)
+        sample(n_jobs=4, chains_per_batch=1, **short)  # no smaller batches can be had
+
+
+def test_other_processes_say_how_their_chains_fare(capfd):
+    with joblib.parallel_config(backend="threading"):
+        sample(n_jobs=2, progress=True)
+    shown = capfd.readouterr().err
+    for what in ("draws", "12/12", "acceptance=", "step=", "divergences=", "error="):
+        assert what in shown
+
+
 @pytest.mark.slow
 def test_a_cluster_changes_nothing(tmp_path):
     pytest.importorskip("distributed")
@@ -253,6 +274,14 @@ def test_what_does_not_fit_is_refused_beforehand(monkeypatch):
     with pytest.raises(MemoryError, match=r"GiB with keep='all'.*statistics.*readouts.*thin"):
         sample(small_model(width=40), n_draws=200)
     sample(small_model(width=40), n_draws=50, n_warmup=0, keep="statistics")
+    for keep, n_draws, advice in [
+        ("all", 500, "keep='statistics' keeps no networks; with thin"),
+        ("readouts", 500, "keep='statistics' keeps no networks; with thin"),
+        ("all", 10**6, "with thin"),
+        ("statistics", 10**6, "with thin"),
+    ]:
+        with pytest.raises(MemoryError, match=rf"keep='{keep}' \({advice} fewer draws do\)"):
+            sample(small_model(width=40), n_draws=n_draws, keep=keep)
 
 
 # Composed samplers and starts --------------------------------------------------------------------
@@ -278,6 +307,22 @@ def test_runs_from_two_starts_are_judged_together():
         one.diagnostics(sample(small_model(0.06)))
     with pytest.raises(TypeError, match=r"others\[0\]"):
         one.diagnostics(3)
+
+
+@pytest.mark.parametrize("keep", ["readouts", "statistics"])
+@pytest.mark.parametrize("coordinates", ["auto", "weights"])
+def test_samples_without_networks_are_a_start(keep, coordinates):
+    whole, streamed = sample(), sample(keep=keep)
+    still = {"sampler": HMC(step_size=1e-12), "n_draws": 1, "n_warmup": 0, "coordinates": coordinates}
+    ours, theirs = sample(start=streamed, **still), sample(start=whole, **still)
+    np.testing.assert_allclose(ours.kernel(1), theirs.kernel(1), rtol=1e-6)
+    np.testing.assert_allclose(ours.weights[0], theirs.weights[0], rtol=1e-6, atol=1e-6)
+    if coordinates == "weights":
+        is_same = np.allclose(ours.readouts, theirs.readouts, atol=1e-6)
+        assert is_same == (keep == "readouts"), "readouts that were not kept are drawn anew"
+        assert ours.readouts.std() == pytest.approx(theirs.readouts.std(), rel=0.3)
+    with pytest.raises(ValueError, match="keep"):
+        sample(start=evolve(streamed, continuation=None), **still)
 
 
 # Stopped and gone on -----------------------------------------------------------------------------
@@ -386,6 +431,29 @@ def test_ctrl_c_reaches_processes_and_returns_what_is_finished(tmp_path):
     n_draws, *shape = out.split()
     assert int(n_draws) >= 1 and shape == ["(12,", "12)"]
     assert "InterruptedWarning" in err
+
+
+@frozen
+class Columns(Sampler):
+    """HMC that remembers a matrix column by column, and is moved by the last digits of a product with it."""
+
+    hmc: HMC = field(factory=lambda: HMC(n_leapfrog=5))
+
+    def init(self, target, x, generator):
+        matrix = torch.randn(40, 40, dtype=x.dtype, generator=generator).mT
+        return self.hmc.init(target, x, generator).remembering(matrix=matrix)
+
+    def step(self, target, state, generator):
+        state, info = self.hmc.step(target, state, generator)
+        digits = (state.memory["matrix"] @ state.position[0, :32].repeat(2)[:40]).sum()
+        return evolve(state, position=state.position + 1e3 * (digits - digits.round(decimals=12))), info
+
+
+def test_the_layout_of_what_a_sampler_remembers_makes_no_difference(tmp_path):
+    options = {"sampler": Columns(), "chains_per_batch": None}
+    whole = sample(**options)
+    sample(checkpoint=tmp_path / "run", n_draws=3, **options)
+    assert_same(sample(checkpoint=tmp_path / "run", **options), whole)
 
 
 def test_a_saved_run_is_lengthened_but_not_shortened(tmp_path):

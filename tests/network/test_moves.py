@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -124,6 +124,24 @@ class TestGram:
             moved[torch.arange(3)[:, None], pair] = new[:, k]
             close(found[:, k], evidence(target, moved) - evidence(target, x))
 
+    def test_inverse_follows_accepted_exchanges(self) -> None:
+        """At T = 0, with few more neurons than inputs, and through several times that it is new."""
+        target = make_target(n_samples=10, width=13, temperature=0.0, n_inputs=10)
+        neurons, x = Neurons(target), normal(2, 13, 10)
+        gram = FeatureGram(target.readout_posterior(neurons.features(x)))
+        worst, n_exchanged = 0.0, 0
+        for step in range(300):
+            new = neurons.features(normal(2, 1, 1, 10, seed=step))
+            exchanges = gram.exchanges([step % 13], new)
+            likely = exchanges.log_ratios(0)[:, 0] > normal(2, seed=step).abs().neg()
+            exchanges.choose(0, 1 - likely.long())
+            exchanges.finish()
+            n_exchanged += int(likely.any())
+            error = gram.inverse @ (gram.features.mT @ gram.features) - torch.eye(10).double()
+            worst = max(worst, float(error.abs().amax() / torch.linalg.cond(gram.inverse).amax()))
+        assert n_exchanged > 64
+        assert worst < 1e-12
+
     @pytest.mark.parametrize("n", [1, 3])
     def test_error_of_the_inverse_does_not_grow(self, n: int) -> None:
         target = make_target(n_samples=10, width=12, temperature=0.0, n_inputs=10)
@@ -229,6 +247,15 @@ class TestCodeMoves:
         monkeypatch.setattr(Others, "log_density", lambda self, a, phi: torch.zeros(a.shape[:2]).double())
         assert largest_z(target, moves, BlockIndependence(2)) > 6.0
 
+    def test_neurons_may_be_drawn_together_given_the_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As above, two of the three neurons at a time; the twin draws them given all but the first."""
+        target = orthogonal_target()
+        moves, sampler = Conditioned(make_moves(target), n_together=2), BlockIndependence(2)
+        assert largest_z(target, moves, sampler) < 4.5
+        than = Others.than
+        monkeypatch.setattr(Others, "than", lambda neurons, gram: than(list(neurons)[:1], gram))
+        assert largest_z(target, moves, sampler) > 6.0
+
     @pytest.mark.parametrize("temperature", [0.0, 1e-3, torch.tensor([1e-3, 0.1, 3.0]).double()])
     def test_evidence_is_the_readout_integrated_out(self, temperature: float | Tensor) -> None:
         """(18): the density of a neuron and its readout is that of the neuron times the readout's."""
@@ -257,6 +284,17 @@ class TestCodeMoves:
             sweep = blocks.sweep(x, [0], 1, memory, generator())
             assert isinstance(sweep, NeuronSweep)
             assert sweep._proposal.group_size == (1 if expected else 32)
+
+    def test_the_stiffer_the_fewer_neurons_are_drawn_together(self) -> None:
+        target = orthogonal_target()
+        numbers = []
+        for temperature in (1e-6, 0.1, 10.0):
+            blocks = make_moves(evolve(target, temperature=temperature)).of(
+                evolve(target, temperature=temperature)
+            )
+            numbers.append(int(after_calls(blocks, blocks.memory(), normal(3, 3 * 2))["n_together"]))
+        assert numbers[0] == 1
+        assert numbers[2] == 8
 
     def test_learns_codes_of_stuck_neurons_and_forgets_none(self) -> None:
         target = make_target(n_samples=6, n_inputs=6, width=40)
@@ -329,9 +367,10 @@ class Conditioned(Moves):
     """Code moves that always know the other neurons."""
 
     moves: CodeMoves
+    n_together: int = 1
 
     def of(self, target: IntegratedTarget) -> Blocks:
-        return _OtherBlocks(self.moves.of(target), SiteProposal)
+        return _OtherBlocks(self.moves.of(target), partial(SiteProposal, n_together=self.n_together))
 
 
 @frozen(eq=False)

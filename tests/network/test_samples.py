@@ -16,7 +16,7 @@ from fltheory.network.chains import cooling
 from fltheory.network.samples import PosteriorSamples
 from fltheory.network.sampling import sample_network
 from fltheory.network.target import IntegratedTarget
-from fltheory.nonlinearity import Linear, Sigmoid, Tanh
+from fltheory.nonlinearity import Linear, ReLU, Sigmoid, Tanh
 from fltheory.sampler.alternate import Alternate
 from fltheory.sampler.base import Sampler
 from fltheory.sampler.hmc import HMC
@@ -97,7 +97,7 @@ def test_infinite_temperature_gives_the_prior(coordinates):
     np.testing.assert_allclose(prediction.variance, np.repeat(feature_square[:, None], 2, 1))
 
 
-@pytest.mark.parametrize(("phi", "depth"), [(Sigmoid(), 1), (Sigmoid(), 2), (Linear(), 1)])
+@pytest.mark.parametrize(("phi", "depth"), [(Sigmoid(), 1), (Sigmoid(), 2), (Sigmoid(), 3), (Linear(), 1)])
 def test_training_error_vanishes_at_zero_temperature(phi, depth):
     drawn = sample(small_model(0.0, phi=phi, depth=depth, width=12))
     assert (drawn.training_error < 1e-20).all()
@@ -258,6 +258,10 @@ def test_a_chain_that_is_not_finite_is_reported_and_leaves_the_others_alone():
 def test_few_draws_and_one_chain_have_no_rhat():
     report = sample(small_model(), n_draws=2).diagnostics()
     assert report.functionals["log_density"].ess is None
+    alone = sample(small_model(), n_chains=1)
+    assert alone.diagnostics().functionals["log_density"].rhat is None
+    assert "1 chain of 6 draws; not converged: one chain" in repr(alone)
+    assert "3 chains of 1 draw; not converged: too few draws" in repr(sample(small_model(), n_draws=1))
 
 
 # Runs --------------------------------------------------------------------------------------------
@@ -300,8 +304,9 @@ class Interrupted(Sampler):
 def test_an_interrupted_run_keeps_its_draws_and_goes_on():
     options = {"n_draws": 8, "n_chains": 2, "n_warmup": 10, "progress": False}
     whole = sample_network(small_model(), Interrupted([1000]), **options)
-    with pytest.warns(InterruptedWarning, match="5 of 8"):
+    with pytest.warns(InterruptedWarning, match="5 of 8") as record:
         part = sample_network(small_model(), Interrupted([10 + 6]), **options)
+    assert [warning.filename for warning in record] == [__file__], "it points at this call"
     assert part.readouts.shape == (2, 5, 8, 2)
     assert_same_draws(part.resume(3, progress=False), whole)
 
@@ -393,15 +398,25 @@ def test_samples_of_other_shapes_are_no_start(samples):
 def test_zero_temperature_needs_wide_networks_and_integrated_readouts():
     with pytest.raises(ValueError, match="width"):
         sample(small_model(0.0, width=3))
-    with pytest.raises(ValueError, match="coordinates"):
-        sample(small_model(0.0), coordinates="weights")
+    for coordinates in ("weights", "preactivations"):
+        with pytest.raises(ValueError, match=f"coordinates: .*'hidden weights' .*got '{coordinates}'"):
+            sample(small_model(0.0), coordinates=coordinates)
 
 
-def test_zero_temperature_needs_independent_features():
-    inputs = np.array([[1.0, 2.0], [1.0, 2.0], [0.0, 1.0]])
-    model = Model(ArrayTask(inputs, np.ones((3, 1))), Sigmoid(), 8, 0.0, (1.0,), 1.0, False)
-    with pytest.raises(ValueError, match="temperature"):
+@pytest.mark.parametrize(
+    ("third", "phi", "match"),
+    [
+        ([1.0, 2.0], Sigmoid(), "3 different training inputs at temperature 0, got 2"),
+        ([1.0, 1.0], Linear(), "3 linearly independent training inputs at temperature 0, got 2"),
+        ([2.0, 4.0], ReLU(), "linearly independent features"),
+    ],
+)
+def test_zero_temperature_needs_independent_features(third, phi, match):
+    inputs = np.array([[1.0, 2.0], [0.0, 1.0], third])
+    model = Model(ArrayTask(inputs, np.ones((3, 1))), phi, 8, 0.0, (1.0,), 1.0, False)
+    with pytest.raises(ValueError, match=f"^inputs: .*{match}"):
         sample(model)
+    assert np.isfinite(sample(evolve(model, temperature=0.1)).training_error).all()
 
 
 @pytest.mark.parametrize(
