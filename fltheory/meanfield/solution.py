@@ -140,7 +140,8 @@ class MeanFieldSolution(Representation):
         layers, any kernel), or "particles" (the residual is that on the particles; ``agreement`` tells
         the error).
     action_path
-        S after each step of the solver, where it minimises S.
+        S after each step of the solver, where it minimises S; J for L > 1, where steps at a higher N T or
+        on fewer points may come first.
     agreement
         How far exact neurons are from EP, or two runs of particles from one another, which is twice
         the standard error of the solution, or solutions of a deep network on two sets of points (the

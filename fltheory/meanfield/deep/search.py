@@ -1,5 +1,6 @@
 """The solution of the equations at a given N T, from several first guesses: docs/theory.md section 5."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -19,10 +20,15 @@ _STRENGTHS = (1.5, 1.0, 0.7)  # of first guesses; the first is also the fastest
 _ON_THE_WAY = 1e-2  # residual that is good enough there
 _FITTING = 0.3  # relative effective sample size from which points stay
 _BURST, _ROUNDS = 4, 12  # steps on the same points, and how often these are drawn anew
+_OTHER = 1000  # what the seed of another set of points is more
+_STUCK = 0.01  # relative change of the residual in a round, from fresh points, that is none
+_UNFITTING = 3  # rounds that end at a solution of points that do not fit it
 _FAR, _ROUNDS_MERGED = 20.0, 3  # residual of the guess that all neurons are alike; its rounds
 _MERGED = 0.01  # N T below which no neurons are alike, in units of where they begin to feel the targets
-_COOL, _WARMER, _MOST_WARMER = 1e-3, 3.0, 5  # N T to go up to where no guess leads to a solution
-_STEP, _LEAST_STEP = 0.4, 0.9  # factor in N T of a step down
+_COOL = 1e-3  # least N T to begin with where no guess leads to a solution, in units of the same,
+_ELSEWHERE = (1 / 3, 3.0, 9.0, 27.0, 81.0, 243.0)  # and in units of the N T asked for
+_STEP, _LEAST_STEP = 0.4, 0.9  # factor in N T of a step
+_N_TRIED = 3  # sets of fresh points, where those of the first do not serve
 _SHORTER, _LEAST_SHIFT = 0.4, 0.02  # of steps towards imposed shares
 _COLDEST = 0.02  # share of the way's first N T from where the last step is to 0
 
@@ -33,6 +39,10 @@ class Points:
 
     count: int
     seed: int
+
+    def another(self, k: int) -> "Points":
+        """As many others; these for k = 0."""
+        return evolve(self, seed=self.seed + _OTHER * k)
 
 
 class DeepSearch:
@@ -48,6 +58,7 @@ class DeepSearch:
         self.equations, self.points, self.report = equations, points, report
         self.max_rounds = max_rounds
         self.path: list[float] = []
+        self._begun = 0  # rounds before this attempt
 
     def run(self, start: MeanFieldSolution | None) -> Root[DeepState] | None:
         """The solution near another one, or that of highest J found from guesses, or an attempt."""
@@ -58,12 +69,13 @@ class DeepSearch:
         if near is not None and near.converged:
             return near
         found = self._cold(noise)
-        for attempt in range(1, _MOST_WARMER + 1):
-            if self._is_over or (found is not None and found.converged):
+        for factor in _ELSEWHERE:
+            if found is not None and found.converged:
                 break
-            warm = self._cold(max(noise, _COOL * self._hot) * _WARMER**attempt)
-            if warm is not None and warm.converged:
-                found = self._lowered(warm, noise)
+            self._begun = len(self.path)
+            other = self._cold(max(noise, _COOL * self._hot) * factor)
+            if other is not None and other.converged:
+                found = self._followed(other, noise)
         if found is None or not found.converged:
             return found
         merged = self._merged(noise) if noise > _MERGED * self._hot else None
@@ -116,7 +128,7 @@ class DeepSearch:
 
     @property
     def _is_over(self) -> bool:
-        return len(self.path) >= self.max_rounds
+        return len(self.path) >= self._begun + self.max_rounds
 
     @property
     def _hot(self) -> float:
@@ -128,22 +140,23 @@ class DeepSearch:
 
     def _cold(self, noise: float) -> Root[DeepState] | None:
         """The solution from the first guess that leads to one."""
-        codes, root = first_codes(self.equations), None
-        for strength in _STRENGTHS:
-            equations = cooled(self.equations, noise)
-            state = guess(equations, strength, codes, self.points.count, self.points.seed)
-            root = root if state is None else self._settled(state, None)
+        equations, codes, root = cooled(self.equations, noise), first_codes(self.equations), None
+        for is_weakened, strength in itertools.product((False, True), _STRENGTHS):
+            guessed = guess(
+                equations, strength, codes, self.points.count, self.points.seed, is_weakened=is_weakened
+            )
+            root = root if guessed is None else self._settled(guessed, None)
             if self._is_over or (root is not None and root.converged):
                 break
         return root
 
-    def _lowered(self, root: Root[DeepState], noise: float) -> Root[DeepState]:
-        """The solution at N T followed from a higher one; not converged if it ends on the way."""
+    def _followed(self, root: Root[DeepState], noise: float) -> Root[DeepState]:
+        """The solution at N T followed from that at another; not converged if it ends on the way."""
         factor, coldest = _STEP, _COLDEST * root.here.equations.readout.noise
-        while root.here.equations.readout.noise > noise and not self._is_over:
-            lower = max(noise, factor * root.here.equations.readout.noise)
-            lower = noise if lower < coldest else lower
-            start = cooled(root.here.equations, lower)(root.x, root.here)
+        while (here := root.here.equations.readout.noise) != noise and not self._is_over:
+            there = max(noise, factor * here) if here > noise else min(noise, here / factor)
+            there = noise if there < coldest else there
+            start = cooled(root.here.equations, there)(root.x, root.here)
             found = None if start is None else self._settled(start, root.jacobian)
             if found is not None and found.converged:
                 root = found
@@ -153,6 +166,7 @@ class DeepSearch:
 
     def _settled(self, state: DeepState, jacobian: Array | None, rounds: int = _ROUNDS) -> Root[DeepState]:
         """A root near a state, on points that fit it; not converged if there is none."""
+        before, n_unfitting = np.inf, 0
         for _ in range(rounds):
             root = find_root(
                 _evaluate,
@@ -166,9 +180,13 @@ class DeepSearch:
             self.report(root.size)
             if root.converged and root.here.relative_ess > _FITTING:
                 return root
-            if self._is_over:
+            n_unfitting += root.converged
+            is_stuck = abs(root.size - before) < _STUCK * before or n_unfitting == _UNFITTING
+            if self._is_over or is_stuck:
                 break
-            fresh, jacobian = self.redrawn(root.here, self.points), root.jacobian
+            before = root.size
+            tried = (self.redrawn(root.here, self.points.another(k)) for k in range(_N_TRIED))
+            fresh, jacobian = next((state for state in tried if state is not None), None), root.jacobian
             if fresh is None:
                 break
             state = fresh

@@ -19,7 +19,6 @@ from fltheory.numerics.roots import Root
 _MOST_LATENTS = 8  # of a layer, up to which quasi-random points cover them
 _COARSE, _FINE = 1024, 8192  # points on the way and at the solution
 _FIELD_TOLERANCE = 1e-3  # of the readout's own problem, relative to that of all equations
-_OTHER = 1000  # what the seed of the second set of points is more
 _DIFFERENT = 0.1  # relative difference of kernels on two sets of points that are two solutions
 
 
@@ -101,6 +100,7 @@ def _solution(model: Model, settings: Settings, state: DeepState, search: DeepSe
         None,
         len(search.path),
         "quadrature",
+        action_path=tuple(search.path),
         agreement=None,
     )
 
@@ -109,10 +109,12 @@ def _agreement(
     search: DeepSearch, root: Root[DeepState], settings: Settings, solution: MeanFieldSolution
 ) -> Agreement:
     """How far the solution on other points is."""
-    other = search.polished(root, Points(_FINE, settings.seed + _OTHER), max(settings.tolerance, 1e-4))
-    kernels = [np.concatenate([k.blocks for k in state.kernels]) for state in (root.here, other.here)]
+    other = search.polished(root, Points(_FINE, settings.seed).another(1), max(settings.tolerance, 1e-4))
+    kernels = [
+        (one.blocks, two.blocks) for one, two in zip(root.here.kernels, other.here.kernels, strict=True)
+    ]
     fields = (root.here.solved.field, other.here.solved.field)
-    agreement = Agreement.between("other quasi-random points", fields, [(kernels[0], kernels[1])])
+    agreement = Agreement.between("other quasi-random points", fields, kernels)
     if not other.converged or agreement.kernel > _DIFFERENT:
         raise ConvergenceError(
             "the theory found another solution on other quasi-random points, or none; try another seed",

@@ -4,12 +4,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from attrs import evolve
+from attrs import evolve, frozen
+from scipy.optimize import brentq
 
 from fltheory.meanfield.branches import code_patterns, neuron_states
 from fltheory.meanfield.deep.blocks import ClassBlocks
 from fltheory.meanfield.deep.equations import DeepEquations, DeepState
-from fltheory.meanfield.deep.layer import Layer, LayerPoints
+from fltheory.meanfield.deep.layer import Layer, LayerPoints, LayerState
 from fltheory.numerics.validation import Array, Integers
 
 _N_RANDOM = 16  # random starts in the search for modes
@@ -18,11 +19,18 @@ _RADIUS = 1.5  # of a step in t on the same points
 _MOST_STEPS, _SETTLED = 30, 0.05  # such steps, and one that is the last
 _SINGULAR, _FITTED = 1e-6, 1e-3  # relative singular value that is zero; what may be missed of targets
 _MOST = 0.9  # share of codes in a kernel
+_WEAK = 1e-3  # how exactly a weaker message is known
 _RISE = 1.5  # power of the depth with which kernels go from the prior's to those of codes
 
 
 def guess(
-    equations: DeepEquations, strength: float, codes: Array, n_points: int, seed: int
+    equations: DeepEquations,
+    strength: float,
+    codes: Array,
+    n_points: int,
+    seed: int,
+    *,
+    is_weakened: bool = False,
 ) -> DeepState | None:
     """All layers with kernels that are in part the prior's and in part those of neurons on codes.
 
@@ -34,21 +42,57 @@ def guess(
         0: the prior's kernels; 1: those of neurons on codes would be reached in the readout layer.
     codes
         0 or 1 a class, (k, G), all as common.
+    is_weakened
+        Whether messages are made so much weaker that layers do not overshoot their kernels: under the
+        message itself all neurons may go over to one code. None if none needs to be.
     """
     depth, variances = len(equations.weight_variances), equations.weight_variances
     shares = [min(strength * ((layer + 1) / depth) ** _RISE, _MOST) for layer in range(depth - 1)]
     kernels = _kernels(equations, shares, codes)
     field, layer = _converged(equations, kernels[-1], n_points, seed)
     drawn = [draw(layer, equations, depth - 1, n_points, seed)]
-    state, conjugates = layer.at(drawn[0]), list[ClassBlocks]()
+    state, conjugates, least = layer.at(drawn[0]), list[ClassBlocks](), 1.0
     for index in range(depth - 2, -1, -1):
         message = equations.symmetry.of_blocks(state.message).scaled(variances[index + 1])
-        layer = equations.hidden_layer(message, kernels[index - 1] if index else None)
-        points = draw(layer, equations, index, n_points, seed)
-        state = layer.at(points)
-        conjugates, drawn = [message, *conjugates], [points, *drawn]
+        answer = _Answer(equations, index, message, kernels[index - 1] if index else None, n_points, seed)
+        wanted = message.trace_with(kernels[index], equations.groups.counts) / variances[index + 1]
+        factor = answer.factor(wanted) if is_weakened else 1.0
+        least = min(least, factor)
+        points, state = answer(factor)
+        conjugates, drawn = [message.scaled(factor), *conjugates], [points, *drawn]
+    if is_weakened and least == 1.0:
+        return None
     on_points = evolve(equations, points=tuple(drawn))
     return on_points.solve(on_points.pack(kernels, conjugates), field)
+
+
+@frozen(eq=False)
+class _Answer:
+    """What a hidden layer makes of a message, given the kernel below, and of weaker ones."""
+
+    equations: DeepEquations
+    index: int
+    message: ClassBlocks
+    below: ClassBlocks | None
+    n_points: int
+    seed: int
+
+    def __call__(self, factor: float) -> tuple[LayerPoints, LayerState]:
+        """Points, and the layer on them, under a multiple of the message."""
+        layer = self.equations.hidden_layer(self.message.scaled(factor), self.below)
+        points = draw(layer, self.equations, self.index, self.n_points, self.seed)
+        return points, layer.at(points)
+
+    def factor(self, wanted: float) -> float:
+        """The largest multiple, up to 1, at which the message's overlap with the kernel is as wanted."""
+        counts = self.equations.groups.counts
+
+        def excess(factor: float) -> float:
+            return self.message.trace_with(self(factor)[1].kernel, counts) - wanted
+
+        if excess(1.0) <= 0.0 or excess(0.0) >= 0.0:
+            return 1.0
+        return float(brentq(excess, 0.0, 1.0, xtol=_WEAK))
 
 
 def first_codes(equations: DeepEquations) -> Array:

@@ -126,8 +126,10 @@ class _Attempt:
     def solution(self, pair: LayerPair) -> MeanFieldSolution:
         """What there is at a pair of layers."""
         neuron = GeneralDeepPosterior(pair, self.settings.seed)
-        residual, steps = pair.readout.residual, len(self.search.path)
-        return MeanFieldSolution(self.model, neuron, -pair.action, residual, None, steps, "lattice")
+        residual, path = pair.readout.residual, tuple(self.search.path)
+        return MeanFieldSolution(
+            self.model, neuron, -pair.action, residual, None, len(path), "lattice", action_path=path
+        )
 
 
 def _between_lattices(pair: LayerPair, coarse: LayerPair) -> Agreement:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from fltheory.meanfield.deep.blocks import ClassSymmetry
 from fltheory.meanfield.rectified.chain import ChainPoint, ChainProblem, ChainState
@@ -49,11 +49,14 @@ class ChainSearch:
         phi.
     report
         Called with the residual after each step.
+    path
+        J at each step of the amplitudes.
     """
 
     problem: ChainProblem
     nonlinearity: Nonlinearity
     report: Report
+    path: list[float] = field(factory=list)
 
     @cached_property
     def symmetry(self) -> ClassSymmetry:
@@ -190,6 +193,7 @@ class ChainSearch:
         """Climb J in the amplitudes, as far as the equations can be solved."""
         lines: Linearised | None = None
         for _ in range(max_iterations):
+            self.path.append(here.value)
             if error(here) < tolerance:
                 break
             lines = self.linearised(here, here.state.amplitudes > 0) if lines is None else lines

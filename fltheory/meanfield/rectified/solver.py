@@ -65,10 +65,10 @@ def solve_rectified(model: Model, settings: Settings) -> MeanFieldSolution:
             break
     if not found:
         nearest = min(reached, key=error, default=None)
-        last = None if nearest is None else _solution(model, settings, nearest, len(steps))
+        last = None if nearest is None else _solution(model, settings, nearest, search, len(steps))
         raise ConvergenceError(_not_found(model), last=last)
     point = _refined(search, max(found, key=lambda p: p.value), settings)
-    solution = _solution(model, settings, point, len(steps))
+    solution = _solution(model, settings, point, search, len(steps))
     if solution.residual > settings.tolerance:
         raise ConvergenceError(
             f"the theory stopped after {len(steps)} steps with residual {solution.residual:.2e} (tolerance "
@@ -186,10 +186,19 @@ def _refined(search: ChainSearch, point: ChainPoint, settings: Settings) -> Chai
     return evolve(search, problem=fine).complete(start, settings.tolerance, settings.max_iterations)
 
 
-def _solution(model: Model, settings: Settings, point: ChainPoint, n_steps: int) -> MeanFieldSolution:
+def _solution(
+    model: Model, settings: Settings, point: ChainPoint, search: ChainSearch, n_steps: int
+) -> MeanFieldSolution:
     neuron = RectifiedPosterior(model, point, settings.seed)
     return MeanFieldSolution(
-        model, neuron, -point.value, error(point), max(point.gains), n_steps, "quadrature"
+        model,
+        neuron,
+        -point.value,
+        error(point),
+        max(point.gains),
+        n_steps,
+        "quadrature",
+        action_path=tuple(search.path),
     )
 
 

@@ -135,3 +135,26 @@ def test_odd_nonlinearities_are_solved_from_a_cold_start(phi, ratios):
     ).solve()
     assert theory.residual < 1e-6 and theory.agreement.kernel < 0.01
     check_solution(theory)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("phi", "ratios"), [(flt.Erf(), THREE), (flt.Tanh(), (0.5, 0.3, 0.2))])
+def test_messages_that_overshoot_are_weakened(phi, ratios):
+    """Under the message of a guess all neurons of a layer go over to one code, and no step helps."""
+    theory = orthogonal(40, ratios, 3, phi=phi).solve()
+    assert theory.residual < 1e-6
+    shares = [branch.probability for branch in theory.branches]
+    np.testing.assert_allclose(shares, 1 / 8, atol=0.01)  # all codes of an odd phi
+    check_solution(theory)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_four_layers_and_three_classes():
+    """Neurons on codes have the larger J: a search from above ends 42 lower, where all are alike."""
+    cold, warm = (orthogonal(60, THREE, 4, noise).solve() for noise in (0.02, 0.1))
+    assert -cold.free_energy == pytest.approx(-230.8, abs=0.3)
+    assert -warm.free_energy == pytest.approx(-159.23, abs=0.1)
+    for theory in (cold, warm):
+        assert {branch.code for branch in theory.branches[:3]} == {(1, 1, 0), (1, 0, 1), (0, 1, 1)}
