@@ -102,15 +102,15 @@ def old_weight_left_out(sampler):
     return Mutant(sampler, blocks, "choose", choose)
 
 
-def proposal_density_left_out(sampler):
-    right = MixtureProposal.draw
+def proposal_density_left_out(sampler, kind=MixtureProposal):
+    right = kind.draw
 
     def draw(self, gram, neurons, x, k, generator):
         found = right(self, gram, neurons, x, k, generator)
         flat, flat_old = torch.zeros_like(found.log_density), torch.zeros_like(found.log_density_old)
         return Candidates(found.positions, flat, flat_old)
 
-    return Mutant(sampler, MixtureProposal, "draw", draw)
+    return Mutant(sampler, kind, "draw", draw)
 
 
 def always_exchange(sampler):

@@ -413,7 +413,16 @@ TABLE = [
     ),
     ("Alternate", "samplers", not_a(flt.HMC), lambda v: flt.Alternate(v)),
     ("Alternate", "samplers", {"none at all": ()}, lambda v: flt.Alternate(*v)),
-    ("Tempering", "sampler", not_a(flt.HMC), lambda v: flt.Tempering(v)),
+    (
+        "Tempering",
+        "sampler",
+        not_a(flt.HMC)
+        | {
+            "tempered": flt.Tempering(flt.HMC()),
+            "tempered inside": flt.Alternate(flt.MALA(), flt.Tempering(flt.HMC())),
+        },
+        lambda v: flt.Tempering(v),
+    ),
     ("Tempering", "n_levels", NOT_COUNT | {"one": 1}, lambda v: flt.Tempering(flt.HMC(), n_levels=v)),
     (
         "from_function",
@@ -530,7 +539,7 @@ TABLE = [
     (
         "sample",
         "coordinates",
-        {"weights at T = 0": "weights"},
+        {"weights at T = 0": "weights", "preactivations at T = 0": "preactivations"},
         lambda v: evolve(posterior(), temperature=0.0).sample(coordinates=v),
     ),
     (

@@ -36,6 +36,10 @@ class Alternate(Sampler):
     def uses_blocks(self) -> bool:
         return any(sampler.uses_blocks for sampler in self.samplers)
 
+    @property
+    def uses_softened(self) -> bool:
+        return any(sampler.uses_softened for sampler in self.samplers)
+
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
         n, states = len(self.samplers), self._parts(state)
         infos: list[list[Info]] = [[] for _ in states]
@@ -45,6 +49,10 @@ class Alternate(Sampler):
             states[k] = state
             infos[k].append(info)
         return self._joined(state, states), Info.composed([Info.repeated(part) for part in infos])
+
+    def reminded(self, target: Target, state: State) -> State:
+        parts = zip(self.samplers, self._parts(state), strict=True)
+        return self._joined(state, [sampler.reminded(target, part) for sampler, part in parts])
 
     def adapt(self, target: Target, state: State, info: Info, iteration: int) -> State:
         parts = zip(self.samplers, self._parts(state), info.parts, strict=True)

@@ -57,18 +57,29 @@ class Target(ABC):
     def softened(self, level: Tensor) -> "Target":
         """The same problem made easier, one level a chain, shape (C,): from 0, this target, to 1.
 
+        By default N(x | 0, s^2) L(x)^(1 - level), with the ``gaussian_factor``. The chains may be several
+        copies of those of this target, one after the other: a target with data of its own for each chain
+        must override this.
+
         Raises
         ------
         ValueError
             If the target knows no easier versions of itself.
         """
-        raise ValueError(f"target: expected one with softer versions of itself, got {describe(self)}")
+        if self.gaussian_factor is None:
+            raise ValueError(
+                f"target: expected one with softer versions of itself, or a gaussian_factor, got "
+                f"{describe(self)}"
+            )
+        return Softened(self, level)
 
     @staticmethod
     def from_function(
         dimension: int, log_density: LogDensity, gaussian_factor: float | Tensor | None = None
     ) -> "Target":
         """The target of any differentiable function from (C, dimension) to (C,).
+
+        With a ``gaussian_factor`` it has softer versions, too.
 
         Raises
         ------
@@ -90,6 +101,43 @@ class _FunctionTarget(Target):
 
     def log_density(self, x: Tensor) -> Tensor:
         return self._function(x)
+
+
+@frozen(eq=False)
+class Softened(Target):
+    """N(x | 0, s^2) L(x)^(1 - level) of a target N(x | 0, s^2) L(x): at level 1 L no longer counts.
+
+    Attributes
+    ----------
+    target
+        Which one; it has a ``gaussian_factor``.
+    level
+        From 0 to 1, one a chain, shape (C,).
+    """
+
+    target: Target
+    level: Tensor
+
+    @property
+    def dimension(self) -> int:
+        return self.target.dimension
+
+    @property
+    def gaussian_factor(self) -> float | Tensor | None:
+        return self.target.gaussian_factor
+
+    def log_density(self, x: Tensor) -> Tensor:
+        return self._mixed(x, self.target.log_density(x))
+
+    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self.target.value_and_gradient(x)
+        level, prior_gradient = self.level[:, None], -x / factor_of(self, x) ** 2
+        return self._mixed(x, value), (1.0 - level) * gradient + level * prior_gradient
+
+    def _mixed(self, x: Tensor, value: Tensor) -> Tensor:
+        """log pi = (1 - level) log pi_0 + level log N; where the former is not finite, it stays so."""
+        mixed = (1.0 - self.level) * value - self.level * half_square(x, factor_of(self, x))
+        return torch.where(value.isfinite(), mixed, value)
 
 
 @frozen(eq=False)
@@ -162,6 +210,8 @@ class Info:
     parts
         Of each sampler that a composed one is made of; the fields above are then those of the first
         part that has a step size, divergences and gradients those of all.
+    inner
+        Of all copies, where a sampler moves K of each chain: (K C,) numbers, copy by copy.
     """
 
     acceptance: Tensor
@@ -171,9 +221,10 @@ class Info:
     n_steps: Tensor
     step_size: Tensor
     parts: tuple["Info", ...] = ()
+    inner: "Info | None" = None
 
     def first(self, n_chains: int) -> "Info":
-        """Of the first few chains."""
+        """Of the first few chains, without copies."""
         return Info(
             *(getattr(self, name)[:n_chains] for name in _INFO_FIELDS),
             parts=tuple(part.first(n_chains) for part in self.parts),
@@ -185,7 +236,7 @@ class Info:
         diverged = torch.stack([part.diverged for part in parts]).any(0)
         n_steps = torch.stack([part.n_steps for part in parts]).sum(0)
         first = next((part for part in parts if not part.step_size.isnan().all()), parts[0])
-        return evolve(first, diverged=diverged, n_steps=n_steps, parts=tuple(parts))
+        return evolve(first, diverged=diverged, n_steps=n_steps, parts=tuple(parts), inner=None)
 
     @classmethod
     def repeated(cls, infos: Sequence["Info"]) -> "Info":
@@ -193,6 +244,7 @@ class Info:
         if len(infos) == 1:
             return infos[0]
         parts = zip(*(info.parts for info in infos), strict=True)
+        copies = [info.inner for info in infos if info.inner is not None]
         return cls(
             torch.stack([info.acceptance for info in infos]).mean(0),
             torch.stack([info.accepted for info in infos]).any(0),
@@ -201,6 +253,7 @@ class Info:
             torch.stack([info.n_steps for info in infos]).sum(0),
             infos[-1].step_size,
             tuple(map(Info.repeated, parts)),
+            Info.repeated(copies) if copies else None,
         )
 
 
@@ -210,8 +263,9 @@ _INFO_FIELDS = ("acceptance", "accepted", "diverged", "energy", "n_steps", "step
 class Sampler(ABC):
     """A Markov kernel that leaves any ``Target`` invariant.
 
-    A subclass must implement ``init`` and ``step``. It may implement ``uses_blocks``, and ``adapt`` and
-    ``settle``, which are called in warm-up only; their defaults change nothing. Callers also use ``refresh``.
+    A subclass must implement ``init`` and ``step``. It may implement ``uses_blocks``, ``uses_softened``,
+    ``reminded``, and ``adapt`` and ``settle``, which are called in warm-up only; the defaults of the last
+    three change nothing. Callers also use ``refresh``.
     """
 
     @abstractmethod
@@ -223,14 +277,23 @@ class Sampler(ABC):
         """Whether it asks the target for ``blocks``, so that it is worth the effort to know some."""
         return False
 
+    @property
+    def uses_softened(self) -> bool:
+        """Whether it asks the target for ``softened``, so that it cannot run on softer versions."""
+        return False
+
     @abstractmethod
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
         """One Markov step of every chain."""
 
     def refresh(self, target: Target, state: State) -> State:
-        """The same positions, seen by another target."""
+        """The same positions, or new ones, seen by another target."""
         value, gradient = target.value_and_gradient(state.position)
-        return evolve(state, log_density=value, gradient=gradient)
+        return self.reminded(target, evolve(state, log_density=value, gradient=gradient))
+
+    def reminded(self, target: Target, state: State) -> State:
+        """``state`` with what its memory knows of the target and of the position brought up to date."""
+        return state
 
     def adapt(self, target: Target, state: State, info: Info, iteration: int) -> State:
         """Learn from one step; ``iteration`` counts from 1, where learning starts afresh."""
@@ -253,6 +316,25 @@ def metropolis(log_ratio: Tensor, generator: torch.Generator) -> tuple[Tensor, T
         acceptance.shape, generator=generator, dtype=acceptance.dtype, device=acceptance.device
     )
     return acceptance, uniform < acceptance
+
+
+def half_square(x: Tensor, factor: float | Tensor) -> Tensor:
+    """|x / s|^2 / 2, shape (C,)."""
+    return 0.5 * (x / factor).square().sum(1)
+
+
+def factor_of(target: Target, like: Tensor) -> float | Tensor:
+    """The Gaussian factor of a target, in the dtype and on the device of ``like``.
+
+    Raises
+    ------
+    ValueError
+        If it knows none.
+    """
+    factor = target.gaussian_factor
+    if factor is None:
+        raise ValueError(f"target: expected one with a gaussian_factor, got {type(target).__name__} without")
+    return factor.to(like) if isinstance(factor, Tensor) else factor
 
 
 def _check_factor(value: object, dimension: int) -> float | Tensor | None:

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from fltheory.numerics.validation import checked
 from fltheory.sampler.adaptation import AdaptiveSampler, StepSize, check_fraction
-from fltheory.sampler.base import Info, Sampler, State, Target, metropolis, standard_normal
+from fltheory.sampler.base import (
+    Info,
+    Sampler,
+    State,
+    Target,
+    factor_of,
+    half_square,
+    metropolis,
+    standard_normal,
+)
 
 _MAX_SHRINKS = 200  # the bracket is then below 1e-30
 
@@ -30,11 +39,11 @@ class EllipticalSlice(Sampler):
     """
 
     def init(self, target: Target, x: Tensor, generator: torch.Generator) -> State:
-        _factor(target)
+        factor_of(target, x)
         return State.at(target, x)
 
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
-        x, factor = state.position, _factor(target)
+        x, factor = state.position, factor_of(target, state.position)
         v = factor * standard_normal(x, generator)
         # all drawn at once: how many a chain takes must not change what the others are given
         uniform = _uniform(_MAX_SHRINKS + 1, state.log_density, generator)
@@ -53,7 +62,7 @@ def _shrink(target: Target, x: Tensor, v: Tensor, level: Tensor, uniform: Tensor
     ``uniform``, shape (n, C), are the numbers to draw angles from: the first from a full turn, then from
     brackets that shrink towards x, at angle 0.
     """
-    factor = _factor(target)
+    factor = factor_of(target, x)
     searching, found = movable, x
     high = 2.0 * math.pi * uniform[0]
     low = high - 2.0 * math.pi
@@ -97,15 +106,15 @@ class PreconditionedCrankNicolson(AdaptiveSampler):
     )
 
     def init(self, target: Target, x: Tensor, generator: torch.Generator) -> State:
-        _factor(target)
+        factor_of(target, x)
         return super().init(target, x, generator)
 
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
-        x, factor, size = state.position, _factor(target), StepSize.recalled(state.memory).current
-        eps = size[:, None]
+        x, size = state.position, StepSize.recalled(state.memory).current
+        factor, eps = factor_of(target, x), size[:, None]
         x_new = (x + eps * factor * standard_normal(x, generator)) / torch.hypot(eps, torch.ones_like(eps))
         value, gradient = target.value_and_gradient(x_new)
-        gain = value - state.log_density + _half_square(x_new, factor) - _half_square(x, factor)
+        gain = value - state.log_density + half_square(x_new, factor) - half_square(x, factor)
         diverged = ~(value.isfinite() & gradient.isfinite().all(1))
         acceptance, accepted = metropolis(torch.where(diverged, -torch.inf, gain), generator)
         count = torch.ones_like(value, dtype=torch.int64)
@@ -113,20 +122,9 @@ class PreconditionedCrankNicolson(AdaptiveSampler):
         return state.moved(accepted, State(x_new, value, gradient)), info
 
 
-def _factor(target: Target) -> float | Tensor:
-    if target.gaussian_factor is None:
-        raise ValueError(f"target: expected one with a gaussian_factor, got {type(target).__name__} without")
-    return target.gaussian_factor
-
-
-def _half_square(x: Tensor, factor: float | Tensor) -> Tensor:
-    """|x / s|^2 / 2, shape (C,)."""
-    return 0.5 * (x / factor).square().sum(1)
-
-
 def _log_likelihood(target: Target, x: Tensor, factor: float | Tensor) -> Tensor:
     """log L(x) = log pi(x) - log N(x | 0, s^2), up to a constant, shape (C,)."""
-    return target.log_density(x) + _half_square(x, factor)
+    return target.log_density(x) + half_square(x, factor)
 
 
 def _uniform(n: int, like: Tensor, generator: torch.Generator) -> Tensor:

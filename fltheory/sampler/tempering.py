@@ -11,11 +11,11 @@ _INNER = "inner/"
 _WARIEST = 0.5  # largest relative change of a gap between levels, divided by the root of the iteration
 
 
-@frozen(eq=False)
-class TemperedInfo(Info):
-    """Also of all copies: (K C,) numbers, level by level, from the ``inner`` sampler."""
-
-    inner: Info | None = None
+def _check_untempered(name: str, value: object) -> Sampler:
+    sampler: Sampler = check_instance(name, value, Sampler)
+    if sampler.uses_softened:
+        raise ValueError(f"{name}: expected one without tempering of its own, got {sampler!r}")
+    return sampler
 
 
 @frozen
@@ -30,7 +30,7 @@ class Tempering(Sampler):
     Parameters
     ----------
     sampler
-        The inner sampler.
+        The inner sampler, without tempering of its own.
     n_levels
         K.
 
@@ -40,7 +40,7 @@ class Tempering(Sampler):
         By ``init``, if the target has no softer versions.
     """
 
-    sampler: Sampler = field(converter=checked(check_instance, kind=Sampler))
+    sampler: Sampler = field(converter=checked(_check_untempered))
     n_levels: int = field(default=8, converter=checked(check_integer, minimum=2))
 
     def init(self, target: Target, x: Tensor, generator: torch.Generator) -> State:
@@ -53,6 +53,10 @@ class Tempering(Sampler):
     def uses_blocks(self) -> bool:
         return self.sampler.uses_blocks
 
+    @property
+    def uses_softened(self) -> bool:
+        return True
+
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
         levels, inner = state.memory["levels"], self._inner(state)
         soft = self._softened(target, state)
@@ -62,12 +66,11 @@ class Tempering(Sampler):
         rates = (there + back) / 2  # (K - 1, C)
         return self._outer(inner, levels, rates.mean(1)), _of_chains(info, rates)
 
-    def refresh(self, target: Target, state: State) -> State:
+    def reminded(self, target: Target, state: State) -> State:
         inner = self.sampler.refresh(self._softened(target, state), self._inner(state))
         return self._outer(inner, state.memory["levels"], state.memory["rates"])
 
     def adapt(self, target: Target, state: State, info: Info, iteration: int) -> State:
-        assert isinstance(info, TemperedInfo)
         assert info.inner is not None
         levels, rates = state.memory["levels"], state.memory["rates"]
         inner = self.sampler.adapt(self._softened(target, state), self._inner(state), info.inner, iteration)
@@ -75,7 +78,7 @@ class Tempering(Sampler):
         gaps = levels.diff() * change.exp()
         levels = torch.cat([levels[:1], (gaps / gaps.sum()).cumsum(0)])
         levels[-1] = 1.0
-        return self.refresh(target, self._outer(inner, levels, rates))
+        return self.reminded(target, self._outer(inner, levels, rates))
 
     def settle(self, target: Target, state: State) -> State:
         inner = self.sampler.settle(self._softened(target, state), self._inner(state))
@@ -138,19 +141,10 @@ class Tempering(Sampler):
         return State(inner.position[:n], inner.log_density[:n], inner.gradient[:n], memory)
 
 
-def _of_chains(inner: Info, rates: Tensor) -> TemperedInfo:
+def _of_chains(inner: Info, rates: Tensor) -> Info:
     """What the chains themselves did, the exchanges as the last part."""
     first = inner.first(rates.shape[1])
     none = torch.full_like(first.step_size, torch.nan)
     exchanges = evolve(first, acceptance=rates.mean(0), accepted=rates.amax(0) > 0, step_size=none, parts=())
     parts = (*(first.parts or (evolve(first, parts=()),)), exchanges)
-    return TemperedInfo(
-        first.acceptance,
-        first.accepted,
-        first.diverged,
-        first.energy,
-        first.n_steps,
-        first.step_size,
-        parts,
-        inner,
-    )
+    return evolve(first, parts=parts, inner=inner)

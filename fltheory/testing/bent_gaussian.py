@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from fltheory.sampler.base import Target
+from fltheory.sampler.base import Softened, Target
 from fltheory.sampler.blocks import Blocks, BlockSweep, Memory
 from fltheory.testing.ranks import Replicates, SamplingProblem
 
@@ -61,12 +61,24 @@ class BentTarget(Target):
     def blocks(self) -> "BentBlocks":
         return BentBlocks(self)
 
+    def softened(self, level: "Tensor") -> "SoftBentTarget":
+        return SoftBentTarget(self, level)
+
+
+@frozen(eq=False)
+class SoftBentTarget(Softened):
+    """The same, softened, with the same blocks."""
+
+    @property
+    def blocks(self) -> "BentBlocks":
+        return BentBlocks(self)
+
 
 @frozen(eq=False)
 class BentBlocks(Blocks):
     """Coordinates 0, 1 and 2, 3: proposed from a wide Gaussian."""
 
-    target: BentTarget
+    target: Target
     n_blocks = 2
 
     def sweep(
@@ -79,17 +91,13 @@ class BentBlocks(Blocks):
     ) -> BlockSweep:
         return BentSweep(self.target, x, order, n_candidates, generator)
 
-    def log_q(self, block: "Tensor") -> "Tensor":
-        """The log density (C,) of proposals for a block, shape (C, 2), up to a constant."""
-        return -0.5 * (block**2).sum(1) / _WIDE**2
-
 
 class BentSweep(BlockSweep):
     """A pass over them."""
 
     def __init__(
         self,
-        target: BentTarget,
+        target: Target,
         x: "Tensor",
         order: Sequence[int],
         n_candidates: int,
@@ -103,10 +111,7 @@ class BentSweep(BlockSweep):
 
         x, first = self.position(), 2 * self._order[step]
         self._choices = [self._proposed(x, first) for _ in range(self._n)] + [x]
-        weights = [
-            self._target.log_density(y) - self._target.blocks.log_q(y[:, first : first + 2])
-            for y in self._choices
-        ]
+        weights = [self._target.log_density(y) - _log_q(y[:, first : first + 2]) for y in self._choices]
         return torch.stack(weights, 1)
 
     def replace(self, step: int, choice: "Tensor") -> None:
@@ -124,6 +129,11 @@ class BentSweep(BlockSweep):
         noise = torch.randn((len(x), 2), generator=self._generator, dtype=x.dtype)
         y[:, first : first + 2] = _WIDE * noise
         return y
+
+
+def _log_q(block: "Tensor") -> "Tensor":
+    """The log density (C,) of proposals for a block, shape (C, 2), up to a constant."""
+    return -0.5 * (block**2).sum(1) / _WIDE**2
 
 
 @frozen

@@ -29,10 +29,11 @@ def check_sampler(sampler: Sampler, problem: SamplingProblem | None = None, seed
     Parameters
     ----------
     sampler
-        What is held to them. It takes a few seconds.
+        What is held to them. It takes 1 to 4 seconds for most; 14 for ``Tempering`` with its 8 levels,
+        and 35 for ``NUTS``, whose 4000 chains wait for the longest trajectory: smaller settings are faster.
     problem
         Where: a target that can be drawn from exactly. By default a bent Gaussian in four dimensions of
-        scales 0.25 to 1, with a ``gaussian_factor`` and two ``blocks``.
+        scales 0.25 to 1, with a ``gaussian_factor``, softer versions and two ``blocks``.
     seed
         Of all random numbers.
 
@@ -51,7 +52,8 @@ def check_sampler(sampler: Sampler, problem: SamplingProblem | None = None, seed
     0.08 standard deviations is seen, or a variance by 4 to 17 %, the less the faster the chains move.
     Samplers that are biased on purpose, like ``Langevin``, break it unless their bias is below that.
     What a state remembers has to be learned or in equilibrium from the start, whatever the positions:
-    ``refresh`` brings what depends on them up to date.
+    ``reminded`` brings what depends on them up to date. The copies of ``Tempering`` are not, but on the
+    default problem that is too little to be seen.
 
     Examples
     --------
@@ -112,7 +114,7 @@ def _wrong_reports(case: SamplerCase) -> Iterator[str]:
 
 
 def _wrong_report(info: Info) -> Iterator[str]:
-    for name in (name for name in fields_dict(Info) if name != "parts"):
+    for name in fields_dict(Info).keys() - {"parts", "inner"}:
         shape = tuple(getattr(info, name).shape)
         if shape != (FEW,):
             yield f"{name} has shape {shape}, expected ({FEW},), one entry a chain"

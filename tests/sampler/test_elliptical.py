@@ -97,3 +97,11 @@ def test_a_density_that_changes_its_mind_is_an_error():
 def test_bad_factors_are_named(factor, error):
     with pytest.raises(error, match="^gaussian_factor: expected"):
         Target.from_function(2, normal, factor)
+
+
+@pytest.mark.parametrize("sampler", [EllipticalSlice(), PreconditionedCrankNicolson()])
+def test_single_precision_stays_single_with_a_factor_in_double(sampler):
+    target = Target.from_function(2, lambda x: -x.square().sum(1), FACTOR)
+    generator = torch.Generator().manual_seed(0)
+    draws, _, _ = run(sampler, target, sampler.init(target, torch.ones(3, 2), generator), generator, 3)
+    assert draws.dtype == torch.float32

@@ -12,6 +12,8 @@ from fltheory.sampler.blocks import BlockIndependence
 from fltheory.sampler.elliptical import EllipticalSlice, PreconditionedCrankNicolson
 from fltheory.sampler.hmc import HMC, MALA
 from fltheory.sampler.langevin import Langevin
+from fltheory.sampler.nuts import NUTS
+from fltheory.sampler.tempering import Tempering
 from fltheory.testing import SAMPLER_LAWS, LawViolation, check_sampler
 from fltheory.testing.bent_gaussian import BentGaussian
 from fltheory.testing.sampler_case import SamplerCase
@@ -59,11 +61,25 @@ def test_a_stock_sampler_passes():
         BlockIndependence(),
         BlockIndependence(3, n_updates=2),
         Alternate(BlockIndependence(), HMC(n_leapfrog=4)),
+        NUTS(step_size=0.4, max_depth=3),  # 3 s; as it comes 35 s
+        Tempering(HMC(n_leapfrog=4, step_size=0.3), n_levels=4),
+        Tempering(BlockIndependence(), n_levels=3),
+        Alternate(Tempering(MALA(step_size=0.4), n_levels=2), MALA(step_size=0.4)),
     ],
     ids=repr,
 )
 def test_all_stock_samplers_pass(sampler):
     check_sampler(sampler)
+
+
+@pytest.mark.parametrize("sampler", [
+    NUTS(max_depth=5),
+    Tempering(HMC(), n_levels=3),
+    Alternate(Tempering(Alternate(BlockIndependence(), PreconditionedCrankNicolson()), n_levels=3), MALA()),
+], ids=repr)  # fmt: skip
+def test_slow_ones_keep_all_laws_that_need_few_chains(sampler):
+    few = [law.name for law in SAMPLER_LAWS if law.name not in ("invariance", "motion")]
+    assert found_in(sampler, *few) == dict.fromkeys(few, ())
 
 
 def test_the_example_is_short_and_passes():
@@ -181,6 +197,19 @@ class AlwaysAccepts(RandomWalk):
         return State(x, *target.value_and_gradient(x)), info
 
 
+@frozen
+class ExchangesAlways(Tempering):
+    """Two copies change places whatever the densities."""
+
+    sampler: Sampler = field(factory=lambda: HMC(n_leapfrog=4, step_size=0.3))
+    n_levels: int = 2
+
+    def _exchange(self, soft, inner, parities, generator):
+        n_chains = len(inner.position) // 2
+        swapped = evolve(inner, position=inner.position.roll(n_chains, 0))
+        return self.sampler.refresh(soft, swapped), inner.position.new_ones(1, n_chains)
+
+
 class WrongOnceLearned(RandomWalk):
     """Right at first; wrong by what it learns."""
 
@@ -245,6 +274,7 @@ PLANTED = {
     SettlesElsewhere: "warm-up",
     DoublePrecision: "precision",
     AlwaysAccepts: "invariance",
+    ExchangesAlways: "invariance",
     WrongOnceLearned: "invariance",
     Idle: "motion",
     OneCoordinate: "motion",
