@@ -116,7 +116,7 @@ def _add_figures(parser: argparse.ArgumentParser) -> None:
         help="where to write them; networks are saved there too, and a run that was interrupted goes on "
         "(default: figures)",
     )
-    figures.add_argument("--quick", action="store_true", help="small versions, in seconds, to try it out")
+    figures.add_argument("--quick", action="store_true", help="small versions, in a minute, to try it out")
     figures.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     figures.add_argument(
         "--only",

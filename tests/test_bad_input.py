@@ -665,8 +665,8 @@ TABLE = [
     ("plot_coding_schemes", "ax", NOT_AXES, lambda v: flt.plot_coding_schemes(theory(), ax=v)),
     (
         "plot_overview",
-        "networks",
-        not_a(flt.PosteriorSamples) | {"theory": theory},
+        "representations",
+        not_a(flt.PosteriorSamples),
         lambda v: flt.plot_overview(v),
     ),
     (
@@ -791,7 +791,7 @@ TABLE = [
     ("plot_activations", "n", without(NOT_COUNT, "none"), lambda v: flt.plot_activations(theory(), n=v)),
     ("plot_activations", "seed", NOT_COUNT_OR_ZERO, lambda v: flt.plot_activations(theory(), seed=v)),
     ("plot_activations", "ax", NOT_AXES, lambda v: flt.plot_activations(theory(), ax=v)),
-    ("plot_readouts", "networks", not_a(flt.PosteriorSamples) | {"theory": theory}, flt.plot_readouts),
+    ("plot_readouts", "networks", not_a(flt.PosteriorSamples), flt.plot_readouts),
     (
         "plot_readouts",
         "theory",

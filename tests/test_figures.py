@@ -9,15 +9,16 @@ from fltheory.figures import compute_figure, write_figures
 from fltheory.figures.cases import DEEP, SCALINGS, SHALLOW
 from fltheory.figures.workshop import Workshop
 
+SOLVE = flt.DeepNetworkPosterior.solve
+
 
 @pytest.fixture(autouse=True)
 def _theory_of_linear_networks_only(monkeypatch):
     """The theory of the others takes too long for a quick test."""
-    solve = flt.DeepNetworkPosterior.solve
 
     def quickly(self, **options):
         if self.nonlinearity.is_linear or self.readout_scaling == "lazy":
-            return solve(self, **options)
+            return SOLVE(self, **options)
         raise flt.ConvergenceError("not asked for")
 
     monkeypatch.setattr(flt.DeepNetworkPosterior, "solve", quickly)
@@ -73,6 +74,17 @@ def test_chains_of_sigmoidal_networks_start_at_the_final_temperature():
     assert [len(m.schedule) for m in networks.continuation.moments] == [1]
     assert [len(m.schedule) for m in annealed.continuation.moments] == [13]
     assert networks.model.temperature == case.posterior.temperature
+
+
+@pytest.mark.slow
+def test_the_quick_overview_has_its_theories(monkeypatch):
+    """Both rows; with as few neurons as other quick cases, codes have shares that the theory cannot have."""
+    monkeypatch.setattr(flt.DeepNetworkPosterior, "solve", SOLVE)
+    said = list[str]()
+    figure = compute_figure("overview", quick=True, progress=False, report=said.append)
+    assert not [line for line in said if "no theory" in line]
+    texts = [text.get_text() for panel in figure.axes for text in panel.texts]
+    assert texts == ["theory", "networks", "theory at these shares", "networks"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.numerics.validation import check_instance, check_integer, check_sequence
 from fltheory.plotting.activations import draw_activations
 from fltheory.plotting.kernels import draw_kernel
@@ -53,9 +52,7 @@ def plot_coding_schemes(
     """
     rows = check_sequence("representations", representations, check_instance, kind=Representation)
     depth = _check_depths(rows)
-    own = check_theories("theories", theories, len(rows))
-    for k, (theory, row) in enumerate(zip(own, rows, strict=True)):
-        _check_shape(f"theories[{k}]", theory, row)
+    own = check_theories("theories", theories, rows)
     n_strongest, seed = check_integer("n_strongest", n_strongest), check_integer("seed", seed, minimum=0)
     with styled():
         axes = grid(ax, len(rows), 2 * depth, _SIZE)
@@ -73,17 +70,6 @@ def _check_depths(rows: tuple[Representation, ...]) -> int:
     if len(set(depths)) > 1:
         raise ValueError(f"representations: expected the same number of layers for all, got {depths}")
     return depths[0]
-
-
-def _check_shape(name: str, theory: MeanFieldSolution | None, row: Representation) -> None:
-    if theory is None:
-        return
-    ours, theirs = theory.model, row.model
-    if (ours.n_hidden_layers, ours.task.n_samples) != (theirs.n_hidden_layers, theirs.task.n_samples):
-        raise ValueError(
-            f"{name}: expected a theory of {theirs.n_hidden_layers} layers and {theirs.task.n_samples} "
-            f"inputs, got one of {ours.n_hidden_layers} and {ours.task.n_samples}"
-        )
 
 
 def _draw_layer(panel: Axes, row: Representation, layer: int, n_strongest: int, seed: int) -> None:

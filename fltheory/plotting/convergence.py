@@ -11,6 +11,8 @@ from fltheory.plotting.style import MARKERS, PALETTE, add_legend, panels, styled
 def plot_convergence(*theories: MeanFieldSolution, ax: object = None) -> Axes:
     """The distance of the action from its last value, step by step; straight down is quadratic.
 
+    That is S for one hidden layer and J for several, where a solution may be followed from a higher N T.
+
     Parameters
     ----------
     theories
@@ -36,7 +38,9 @@ def plot_convergence(*theories: MeanFieldSolution, ax: object = None) -> Axes:
             }
             panel.semilogy(np.arange(len(path)), path, linewidth=0.9, label=name, **line)
         add_legend(panel, handlelength=1.6)
-        panel.set(xlabel="step of the solver", ylabel=r"$|S - S_{\mathrm{last}}|$")
+        letters = sorted({"S" if theory.model.n_hidden_layers == 1 else "J" for theory in theories})
+        distances = ", ".join(rf"$|{s} - {s}_{{\mathrm{{last}}}}|$" for s in reversed(letters))
+        panel.set(xlabel="step of the solver", ylabel=distances)
     return panel
 
 

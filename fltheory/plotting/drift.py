@@ -24,6 +24,7 @@ from fltheory.plotting.style import (
     add_legend,
     add_slim_colours,
     check_theories,
+    check_theory,
     grid,
     name_of,
     panels,
@@ -51,7 +52,7 @@ def plot_overlap(
     trajectory
         Samples whose draws follow one another, by ``Langevin`` or another sampler.
     theory
-        Whose limits at long times are drawn as dotted lines.
+        Whose limits at long times are drawn beside the panel, as hollow marks.
     modulo
         "nothing": each neuron is compared with itself; "permutation": with the neuron that matches best.
         Strangers match too: dashed lines are the overlap of two chains, where there are two.
@@ -64,7 +65,7 @@ def plot_overlap(
         If an argument is not as above, or there are fewer than two draws.
     """
     _check_trajectory("trajectory", trajectory)
-    check_instance("theory", theory, MeanFieldSolution, optional=True)
+    theory = check_theory("theory", theory, trajectory.model)
     check_choice("modulo", modulo, ("nothing", "permutation"))
     with styled():
         panel: Axes = panels(ax, 1)[0]
@@ -85,7 +86,7 @@ def plot_drift(
         are those of the first chain, in the order of their codes in its first draw.
     theories
         A ``MeanFieldSolution`` for each of them, or None where there is none, whose limits of the
-        overlap are drawn.
+        overlap are drawn as in ``plot_overlap``.
     n_strongest
         How many neurons are shown, the most active of the first draw, where phi is nonlinear with a slope
         at infinity.
@@ -103,7 +104,7 @@ def plot_drift(
         If an argument is not as above, or there are fewer than two draws.
     """
     rows = check_sequence("trajectories", trajectories, _check_trajectory)
-    own = check_theories("theories", theories, len(rows))
+    own = check_theories("theories", theories, rows)
     n_strongest = check_integer("n_strongest", n_strongest)
     with styled():
         axes = grid(ax, len(rows), 3, _SIZE)
@@ -141,11 +142,28 @@ def _draw_overlaps(
         panel.errorbar(found.lags, found.overlap, yerr=error, label=f"layer {layer}", **line)
         if modulo == "permutation" and found.baseline is not None:
             panel.axhline(found.baseline, color=PALETTE[k], linewidth=0.9, linestyle="--")
-        if theory is not None:
-            panel.axhline(overlap_limit(theory, layer), color=PALETTE[k], linewidth=0.9, linestyle=":")
+    if theory is not None:
+        _mark_limits(panel, theory)
     panel.axhline(0.0, color="black", linewidth=0.5, zorder=0)
     panel.set(xlabel="draws later", ylabel="overlap", ylim=(-0.15, 1.08))
     add_legend(panel, "center right", fontsize=7.0, handlelength=1.6)
+
+
+def _mark_limits(panel: Axes, theory: MeanFieldSolution) -> None:
+    """What is left at last, to the right of the panel: a column a layer, for limits are often equal."""
+    for layer in range(1, theory.model.n_hidden_layers + 1):
+        k = (layer - 1) % len(PALETTE)
+        panel.plot(
+            [0.99 + 0.06 * layer],
+            [overlap_limit(theory, layer)],
+            MARKERS[k],
+            color=PALETTE[k],
+            fillstyle="none",
+            markersize=5.0,
+            transform=panel.get_yaxis_transform(),
+            clip_on=False,
+            label="theory, at last" if layer == 1 else None,
+        )
 
 
 def _draw_snapshots(before: Axes, after: Axes, trajectory: "PosteriorSamples", n_strongest: int) -> None:

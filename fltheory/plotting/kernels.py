@@ -15,7 +15,7 @@ from fltheory.plotting.style import (
     KERNELS,
     add_colours,
     mark_classes,
-    name_of_theory,
+    name_of_answer,
     panels,
     scale,
     styled,
@@ -69,27 +69,27 @@ def plot_kernels(*representations: Representation, layer: int = 1, ax: object = 
 
 
 def draw_kernel(
-    panel: Axes, networks: Representation, theory: MeanFieldSolution | None, layer: int
+    panel: Axes, representation: Representation, theory: MeanFieldSolution | None, layer: int
 ) -> tuple[AxesImage, Array]:
-    """The kernel of networks, with that of the theory above the diagonal if there is one."""
-    kernel = networks.kernel(layer)
+    """The kernel of a representation, with that of the theory above the diagonal if there is one."""
+    kernel = representation.kernel(layer)
     if theory is not None:
         kernel = np.tril(kernel) + np.triu(theory.kernel(layer), 1)
     norm, colours = scale(off_diagonal(kernel), KERNELS)
     image = panel.imshow(kernel, norm=norm, cmap=colours, aspect="auto")
     for which in ("x", "y"):
-        mark_classes(panel, networks.model, colours, which, named=which == "x")
+        mark_classes(panel, representation.model, colours, which, named=which == "x")
     if theory is not None:
-        _name_halves(panel, BOUNDARIES[colours], name_of_theory(theory))
+        _name_halves(panel, BOUNDARIES[colours], name_of_answer(theory), name_of_answer(representation))
     return image, kernel
 
 
-def _name_halves(panel: Axes, colour: str, upper: str) -> None:
+def _name_halves(panel: Axes, colour: str, upper: str, lower: str) -> None:
     panel.axline((0.0, 0.0), slope=1.0, color=colour, linewidth=0.5)
     around = withStroke(linewidth=1.5, foreground="black" if colour == "white" else "white")
     where: dict[str, Any] = {"transform": panel.transAxes, "color": colour, "path_effects": [around]}
     panel.text(0.97, 0.96, upper, ha="right", va="top", fontsize=7.0, **where)
-    panel.text(0.03, 0.04, "networks", ha="left", va="bottom", fontsize=7.0, **where)
+    panel.text(0.03, 0.04, lower, ha="left", va="bottom", fontsize=7.0, **where)
 
 
 def off_diagonal(kernel: Array) -> Array:

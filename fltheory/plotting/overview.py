@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fltheory.coding import kernel_alignment
 from fltheory.meanfield.solution import MeanFieldSolution
-from fltheory.numerics.validation import check_instance, check_integer, check_sequence
+from fltheory.numerics.validation import check_integer, check_sequence
 from fltheory.plotting.activations import draw_activations
 from fltheory.plotting.kernels import draw_kernel
 from fltheory.plotting.readouts import plot_readouts
@@ -17,12 +17,15 @@ from fltheory.plotting.style import (
     THEORY,
     add_legend,
     add_slim_colours,
+    check_alone,
+    check_answer,
     check_theories,
     grid,
     name_of,
-    name_of_theory,
+    name_of_answer,
     styled,
 )
+from fltheory.representation import Representation
 
 if TYPE_CHECKING:  # torch is not needed to plot a theory
     from fltheory.network.samples import PosteriorSamples
@@ -31,7 +34,10 @@ _SIZE = (2.6, 2.4)  # inches a panel
 
 
 def plot_overview(
-    *networks: "PosteriorSamples", theories: object = None, seed: int = 0, ax: object = None
+    *representations: "PosteriorSamples | MeanFieldSolution",
+    theories: object = None,
+    seed: int = 0,
+    ax: object = None,
 ) -> NDArray[Any]:
     """What learning does to the last layer, one row a posterior: lazy and non-lazy, as a rule.
 
@@ -40,15 +46,15 @@ def plot_overview(
 
     Parameters
     ----------
-    networks
-        Samples, in the order of the rows.
+    representations
+        Samples, or solutions of the theory alone, in the order of the rows.
     theories
-        A ``MeanFieldSolution`` for each of them, or None where there is none: its kernel is shown above
-        the diagonal, that of the networks below.
+        A ``MeanFieldSolution`` for each of the samples, or None where there is none: its kernel is shown
+        above the diagonal, that of the networks below.
     seed
         Of the choice of the network that is shown.
     ax
-        As many rows of 4 axes as samples; a new figure if None.
+        As many rows of 4 axes as representations; a new figure if None.
 
     Returns
     -------
@@ -60,10 +66,10 @@ def plot_overview(
     TypeError, ValueError
         If an argument is not as above.
     """
-    from fltheory.network.samples import PosteriorSamples
-
-    rows = check_sequence("networks", networks, check_instance, kind=PosteriorSamples)
-    own = check_theories("theories", theories, len(rows))
+    rows = check_sequence("representations", representations, check_answer)
+    own = check_theories("theories", theories, rows)
+    for k, (theory, row) in enumerate(zip(own, rows, strict=True)):
+        check_alone(f"theories[{k}]", theory, row)
     seed = check_integer("seed", seed, minimum=0)
     with styled():
         axes = grid(ax, len(rows), 4, _SIZE)
@@ -73,7 +79,10 @@ def plot_overview(
 
 
 def _draw_row(
-    line: NDArray[Any], row: "PosteriorSamples", theory: MeanFieldSolution | None, seed: int
+    line: NDArray[Any],
+    row: "PosteriorSamples | MeanFieldSolution",
+    theory: MeanFieldSolution | None,
+    seed: int,
 ) -> None:
     model, layer = row.model, row.model.n_hidden_layers
     image, _, what = draw_activations(line[0], row, layer, model.width, seed, None)
@@ -88,16 +97,16 @@ def _draw_row(
     _draw_alignments(line[3], row, theory)
 
 
-def _draw_alignments(panel: Axes, networks: "PosteriorSamples", theory: MeanFieldSolution | None) -> None:
+def _draw_alignments(panel: Axes, row: Representation, theory: MeanFieldSolution | None) -> None:
     """Bars for each layer, before learning and after; the theory as diamonds."""
-    layers = np.arange(1, networks.model.n_hidden_layers + 1)
-    found = [kernel_alignment(networks, int(layer)) for layer in layers]
+    layers = np.arange(1, row.model.n_hidden_layers + 1)
+    found = [kernel_alignment(row, int(layer)) for layer in layers]
     before, after = [each.prior_alignment for each in found], [each.alignment for each in found]
     errors = [2.0 * (each.alignment_error or 0.0) for each in found]
     panel.bar(layers - 0.2, before, 0.38, color="0.85", label="before learning")
-    panel.bar(layers + 0.2, after, 0.38, yerr=errors, color=NETWORKS, label="networks")
+    panel.bar(layers + 0.2, after, 0.38, yerr=errors, color=NETWORKS, label=name_of_answer(row))
     if theory is not None:
-        label = name_of_theory(theory)
+        label = name_of_answer(theory)
         expected = [kernel_alignment(theory, int(layer)).alignment for layer in layers]
         panel.plot(layers + 0.2, expected, "D", color=THEORY, markersize=5, fillstyle="none", label=label)
     add_legend(panel, "upper left", fontsize=7.0)

@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.model import Model
-from fltheory.numerics.validation import Array, check_instance, check_integer, check_sequence, describe
+from fltheory.numerics.validation import Array, check_integer, check_sequence, describe
 from fltheory.plotting.style import (
     NETWORKS,
     THEORY,
-    add_legend,
+    add_legend_above,
+    check_alone,
+    check_answer,
     check_theories,
-    name_of_theory,
+    check_theory,
+    name_of_answer,
     panels,
     styled,
     title_of,
@@ -28,12 +31,13 @@ if TYPE_CHECKING:  # torch is not needed to plot a theory
 _MOST_POINTS = 4000  # in a scatter plot
 _N_BINS = 80
 _RARE = 1e-3  # a branch of so few neurons does not widen the panel
+_REACH = 3.0  # standard deviations of a branch that it shows
 _N_DRAWN = 10  # networks of the theory, for a density that is no mixture of Gaussians
 
 
 @overload
 def plot_readouts(
-    networks: "PosteriorSamples",
+    networks: "PosteriorSamples | MeanFieldSolution",
     theory: MeanFieldSolution | None = None,
     output: int | tuple[int, int] | None = None,
     ax: object = None,
@@ -42,7 +46,7 @@ def plot_readouts(
 
 @overload
 def plot_readouts(
-    networks: "Sequence[PosteriorSamples]",
+    networks: "Sequence[PosteriorSamples | MeanFieldSolution]",
     theory: Sequence[MeanFieldSolution | None] | None = None,
     output: int | tuple[int, int] | None = None,
     ax: object = None,
@@ -50,7 +54,7 @@ def plot_readouts(
 
 
 def plot_readouts(
-    networks: "PosteriorSamples | Sequence[PosteriorSamples]",
+    networks: "PosteriorSamples | MeanFieldSolution | Sequence[PosteriorSamples | MeanFieldSolution]",
     theory: MeanFieldSolution | Sequence[MeanFieldSolution | None] | None = None,
     output: int | tuple[int, int] | None = None,
     ax: object = None,
@@ -60,12 +64,13 @@ def plot_readouts(
     Parameters
     ----------
     networks
-        Samples, all of whose draws are shown; or several, for as many panels side by side.
+        Samples, all of whose draws are shown, or a solution of the theory alone; or several, for as many
+        panels side by side.
     theory
-        What is drawn over them: the density of the theory, on a logarithmic scale where phi has a slope
-        at infinity, so that single neurons show beside the bulk; or ellipses of two standard deviations,
-        one a branch; condensed neurons as diamonds, at sqrt(N) times their readout. For several samples
-        one each, or None where there is none.
+        What is drawn over samples, and of a theory alone: its density, on a logarithmic scale where phi
+        has a slope at infinity, so that single neurons show beside the bulk; or ellipses of two standard
+        deviations, one a branch; condensed neurons as diamonds, at sqrt(N) times their readout. For
+        several panels one each, or None where there is none.
     output
         One output for a histogram, two for a scatter plot; None: the first two, or the only one.
     ax
@@ -81,22 +86,20 @@ def plot_readouts(
     TypeError, ValueError
         If an argument is not as above.
     """
-    from fltheory.network.samples import PosteriorSamples
-
     is_several = isinstance(networks, tuple | list)
     if is_several:
-        samples = check_sequence("networks", networks, check_instance, kind=PosteriorSamples)
-        theories = check_theories("theory", theory, len(samples))
+        rows = check_sequence("networks", networks, check_answer)
+        theories = check_theories("theory", theory, rows)
     else:
-        samples = (check_instance("networks", networks, PosteriorSamples),)
-        theories = (check_instance("theory", theory, MeanFieldSolution, optional=True),)
-    outputs = [_check_outputs(output, each.model.task.n_outputs) for each in samples]
-    for own, each in zip(theories, samples, strict=True):
-        _check_same_outputs(own, each.model)
+        rows = (check_answer("networks", networks),)
+        theories = (check_theory("theory", theory, rows[0].model),)
+    outputs = [_check_outputs(output, row.model.task.n_outputs) for row in rows]
+    for own, row in zip(theories, rows, strict=True):
+        check_alone("theory", own, row)
     with styled():
-        axes = panels(ax, len(samples))
-        for panel, each, own, shown in zip(axes, samples, theories, outputs, strict=True):
-            _draw(panel, each, own, shown)
+        axes = panels(ax, len(rows))
+        for panel, row, own, shown in zip(axes, rows, theories, outputs, strict=True):
+            _draw(panel, row, own, shown)
     return axes if is_several else axes[0]
 
 
@@ -111,42 +114,46 @@ def _check_outputs(output: object, n_outputs: int) -> list[int]:
     return list(pair)
 
 
-def _check_same_outputs(theory: MeanFieldSolution | None, model: Model) -> None:
-    if theory is not None and theory.model.task.n_outputs != model.task.n_outputs:
-        raise ValueError(
-            f"theory: expected one for {model.task.n_outputs} outputs, got one for "
-            f"{theory.model.task.n_outputs}"
-        )
-
-
 def _draw(
-    panel: Axes, networks: "PosteriorSamples", theory: MeanFieldSolution | None, outputs: list[int]
+    panel: Axes,
+    row: "PosteriorSamples | MeanFieldSolution",
+    theory: MeanFieldSolution | None,
+    outputs: list[int],
 ) -> None:
-    readouts = networks.readouts.reshape(-1, networks.model.task.n_outputs)[:, outputs]
+    model, readouts, title = row.model, None, title_of(row)
+    if not isinstance(row, MeanFieldSolution):
+        readouts = row.readouts.reshape(-1, model.task.n_outputs)[:, outputs]
+    else:
+        theory = row
+        title = f"{name_of_answer(row)}, drawn at $N = {model.width}$" if row.outliers else title
     draw = _draw_histogram if len(outputs) == 1 else _draw_scatter
-    draw(panel, readouts, theory, networks.model, outputs)
-    if theory is not None and theory.outliers:
-        _mark_outliers(panel, theory, outputs, networks.model.width)
-    panel.set_title(title_of(networks))
+    draw(panel, readouts, theory, model, outputs)
+    if theory is not None:
+        _mark_outliers(panel, theory, outputs, model.width)
+        add_legend_above(panel)
+    panel.set_title(title)
 
 
 # One output --------------------------------------------------------------------------------------
 
 
 def _draw_histogram(
-    panel: Axes, readouts: Array, theory: MeanFieldSolution | None, model: Model, outputs: list[int]
+    panel: Axes, readouts: Array | None, theory: MeanFieldSolution | None, model: Model, outputs: list[int]
 ) -> None:
     has_tails = not (model.nonlinearity.is_bounded or model.nonlinearity.is_linear)
-    panel.hist(readouts[:, 0], bins=_N_BINS, density=True, log=has_tails, color=NETWORKS, label="networks")
+    panel.set_yscale("log" if has_tails else "linear")
+    if readouts is not None:
+        panel.hist(readouts[:, 0], bins=_N_BINS, density=True, color=NETWORKS, label="networks")
     if theory is not None and has_tails:
-        panel.stairs(*_drawn_density(theory, outputs[0], model.width), **_LINE, label=name_of_theory(theory))
+        panel.stairs(*_drawn_density(theory, outputs[0], model.width), **_LINE, label=name_of_answer(theory))
     elif theory is not None:
-        laws, (low, high) = _branch_laws(theory, outputs), panel.get_xlim()
-        ends = [mean[0] + side * np.sqrt(c[0, 0]) for p, mean, c in laws if p > _RARE for side in (-3.0, 3.0)]
-        a = np.linspace(min(low, *ends), max(high, *ends), 800)
-        panel.plot(a, _density(laws, a), **_LINE, label=name_of_theory(theory))
-    if theory is not None:
-        add_legend(panel)
+        laws = _branch_laws(theory, outputs)
+        ends = [] if readouts is None else list(panel.get_xlim())
+        shown = [(mean[0], np.sqrt(c[0, 0])) for p, mean, c in laws if p >= min(_RARE, laws[0][0])]
+        ends += [mean + side * deviation for mean, deviation in shown for side in (-_REACH, _REACH)]
+        a = np.linspace(min(ends), max(ends), 800)
+        (line,) = panel.plot(a, _density(laws, a), **_LINE, label=name_of_answer(theory))
+        line.sticky_edges.y.append(0.0)  # where the panel ends below, as that of a histogram
     panel.set_xlabel(f"readout weight to output {outputs[0]}")
     panel.set_ylabel("density")
 
@@ -182,28 +189,36 @@ def _drawn_density(theory: MeanFieldSolution, output: int, width: int) -> tuple[
 
 
 def _draw_scatter(
-    panel: Axes, readouts: Array, theory: MeanFieldSolution | None, model: Model, outputs: list[int]
+    panel: Axes, readouts: Array | None, theory: MeanFieldSolution | None, model: Model, outputs: list[int]
 ) -> None:
-    few = min(_MOST_POINTS, len(readouts))
-    chosen = np.random.default_rng(0).choice(len(readouts), few, replace=False)
-    shown = readouts[np.sort(chosen)]
-    panel.plot(*shown.T, ".", color=NETWORKS, markersize=2.5, markeredgewidth=0, label="networks", zorder=1)
-    for rank, (probability, mean, covariance) in enumerate(_branch_laws(theory, outputs) if theory else ()):
-        values, vectors = np.linalg.eigh(covariance)
-        angle = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
-        height, width = 4.0 * np.sqrt(values)
-        label = "theory, two s.d." if rank == 0 else None
-        options = {"fill": False, "edgecolor": THEORY, "linewidth": 0.4 + 1.6 * np.sqrt(probability)}
-        panel.add_patch(Ellipse(tuple(mean), width, height, angle=angle, label=label, **options))
+    if readouts is not None:
+        few = min(_MOST_POINTS, len(readouts))
+        chosen = np.random.default_rng(0).choice(len(readouts), few, replace=False)
+        points: dict[str, Any] = {"color": NETWORKS, "markeredgewidth": 0, "zorder": 1}
+        panel.plot(*readouts[np.sort(chosen)].T, ".", markersize=2.5, **points)
+        panel.plot([], [], ".", markersize=7.5, label="networks", **points)  # seen in a legend
     if theory is not None:
-        add_legend(panel, markerscale=3.0)
+        _draw_ellipses(panel, theory, outputs)
     panel.set_aspect("equal", adjustable="datalim")
     panel.set_xlabel(f"readout weight to output {outputs[0]}")
     panel.set_ylabel(f"readout weight to output {outputs[1]}")
 
 
+def _draw_ellipses(panel: Axes, theory: MeanFieldSolution, outputs: list[int]) -> None:
+    for rank, (probability, mean, covariance) in enumerate(_branch_laws(theory, outputs)):
+        values, vectors = np.linalg.eigh(covariance)
+        angle = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
+        height, width = 4.0 * np.sqrt(values)
+        label = f"{name_of_answer(theory)}, two s.d." if rank == 0 else None
+        options = {"fill": False, "edgecolor": THEORY, "linewidth": 0.4 + 1.6 * np.sqrt(probability)}
+        panel.add_patch(Ellipse(tuple(mean), width, height, angle=angle, label=label, **options))
+    panel.autoscale_view()  # patches do not ask for it
+
+
 def _mark_outliers(panel: Axes, theory: MeanFieldSolution, outputs: list[int], width: int) -> None:
     """Where a network of this width has the neurons that condense, as one neuron each."""
+    if not theory.outliers:
+        return
     places = np.sqrt(width) * np.array([outlier.readout[outputs] for outlier in theory.outliers])
     floor = panel.get_ylim()[0] if panel.get_yscale() == "log" else 0.0
     heights = places[:, 1] if len(outputs) == 2 else np.full(len(places), floor)
@@ -218,4 +233,3 @@ def _mark_outliers(panel: Axes, theory: MeanFieldSolution, outputs: list[int], w
         label="theory, condensed",
         zorder=3,
     )
-    add_legend(panel)

@@ -1,8 +1,8 @@
 """What figures share: letters, colours, axes, and where classes begin."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,6 +16,9 @@ from fltheory.meanfield.solution import MeanFieldSolution
 from fltheory.model import Model
 from fltheory.numerics.validation import Array, check_instance, check_sequence, describe
 from fltheory.representation import Representation
+
+if TYPE_CHECKING:  # torch is not needed to plot a theory
+    from fltheory.network.samples import PosteriorSamples
 
 STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -34,9 +37,11 @@ _PERCENTILE, _OUTLYING = 99.5, 1.3  # a colour scale ends there if the largest v
 _MOST_NAMES = 12  # of classes along an axis
 
 
-def name_of_theory(theory: MeanFieldSolution) -> str:
+def name_of_answer(representation: Representation) -> str:
     """How a figure calls it."""
-    return "theory at these shares" if theory.has_imposed_codes else "theory"
+    if not isinstance(representation, MeanFieldSolution):
+        return "networks"
+    return "theory at these shares" if representation.has_imposed_codes else "theory"
 
 
 @contextmanager
@@ -75,7 +80,7 @@ def grid(ax: object, rows: int, columns: int, size: tuple[float, float]) -> NDAr
 def title_of(representation: Representation, networks: str = "networks") -> str:
     """Which answer it is."""
     if isinstance(representation, MeanFieldSolution):
-        return r"theory, $N \to \infty$"
+        return rf"{name_of_answer(representation)}, $N \to \infty$"
     return f"{networks}, $N = {representation.model.width}$"
 
 
@@ -140,11 +145,59 @@ def add_legend(panel: Axes, loc: str = "upper right", **options: Any) -> None:
     panel.legend(**settings)
 
 
-def check_theories(name: str, value: object, count: int) -> tuple[MeanFieldSolution | None, ...]:
-    """One solution, or None, for each of ``count`` samples; None: no theory for any."""
+def add_legend_above(panel: Axes) -> None:
+    """At the upper right, with room made for it above what is drawn."""
+    low, high = panel.get_ylim()
+    stretch = 1.12 + 0.1 * len(panel.get_legend_handles_labels()[0])
+    is_log = panel.get_yscale() == "log"
+    top = low * (high / low) ** stretch if is_log else low + (high - low) * stretch
+    panel.update_datalim(np.array([[np.mean(panel.get_xlim()), top]]))
+    panel.autoscale_view(scalex=False)
+    add_legend(panel, fontsize=7.0)
+
+
+# Arguments ---------------------------------------------------------------------------------------
+
+
+def check_answer(name: str, value: object) -> "PosteriorSamples | MeanFieldSolution":
+    """Samples, or a solution of the theory."""
+    if isinstance(value, MeanFieldSolution):
+        return value
+    from fltheory.network.samples import PosteriorSamples
+
+    samples: PosteriorSamples = check_instance(name, value, PosteriorSamples)
+    return samples
+
+
+def check_theory(name: str, value: object, model: Model) -> MeanFieldSolution | None:
+    """A solution, or None, for networks of this shape."""
+    theory: MeanFieldSolution | None = check_instance(name, value, MeanFieldSolution, optional=True)
+    if theory is not None and (got := _shape(theory.model)) != (wanted := _shape(model)):
+        raise ValueError(f"{name}: expected a theory of {wanted}, got one of {got}")
+    return theory
+
+
+def check_theories(
+    name: str, value: object, rows: Sequence[Representation]
+) -> tuple[MeanFieldSolution | None, ...]:
+    """One solution, or None, for each of ``rows``; None: no theory for any."""
     if value is None:
-        return (None,) * count
+        return (None,) * len(rows)
     theories = check_sequence(name, value, check_instance, kind=MeanFieldSolution, optional=True)
-    if len(theories) != count:
-        raise ValueError(f"{name}: expected {count}, one for each of the samples, got {len(theories)}")
-    return theories
+    if len(theories) != len(rows):
+        raise ValueError(f"{name}: expected {len(rows)}, one for each of the samples, got {len(theories)}")
+    return tuple(
+        check_theory(f"{name}[{k}]", theory, row.model)
+        for k, (theory, row) in enumerate(zip(theories, rows, strict=True))
+    )
+
+
+def check_alone(name: str, theory: MeanFieldSolution | None, row: Representation) -> None:
+    """None beside a row that is a theory itself."""
+    if theory is not None and isinstance(row, MeanFieldSolution):
+        raise ValueError(f"{name}: expected None beside a theory, which is shown alone; got another")
+
+
+def _shape(model: Model) -> str:
+    task = model.task
+    return f"{model.n_hidden_layers} layers, {task.n_samples} inputs and {task.n_outputs} outputs"

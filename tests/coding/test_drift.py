@@ -122,7 +122,10 @@ def test_condensed_neurons_of_a_hidden_layer_are_left():
 # the baseline, that of networks that share nothing: with 4 chains chance does that once in a hundred times.
 # It "drifts" if the overlap is less than .15 above the baseline, at a standard error below .05 (two codes
 # among 50 neurons give .14 a chain and time, four chains and a few times half of that or less): so what
-# keeps .3 of its variance is not taken for drift.
+# keeps .3 of its variance is not taken for drift. Theory says the same of infinite width: a layer whose
+# symmetry is intact drifts, one whose symmetry is broken stays.
+
+SAYS = {"intact": "drifts", "broken": "stays"}
 
 
 def verdict(found):
@@ -130,6 +133,12 @@ def verdict(found):
     if above > 5 * found.standard_error[-1] and found.overlap[-1] > 0.5:
         return "stays"
     return "drifts" if above < 0.15 and found.standard_error[-1] < 0.05 else "unclear"
+
+
+def still(samples):
+    """A trajectory that goes nowhere: the first draw of each chain again and again."""
+    weights = tuple(np.repeat(w[:, :1], w.shape[1], axis=1) for w in samples.draws.weights)
+    return evolve(samples, draws=evolve(samples.draws, weights=weights))
 
 
 def trajectories(posterior, start, n_steps, step_size=0.04):
@@ -159,9 +168,13 @@ def condensed(posterior, n_chains=4):
 
 @pytest.mark.slow
 def test_linear_networks_drift_in_all_layers():
-    samples = trajectories(posterior_of(flt.Linear(), 2, 60, 30, 0.02), "prior", n_steps=10)
+    posterior = posterior_of(flt.Linear(), 2, 60, 30, 0.02)
+    samples, theory = trajectories(posterior, "prior", n_steps=10), posterior.solve()
     for layer in (1, 2):
-        assert verdict(overlap(samples, layer, lags=[32])) == "drifts"
+        found = overlap(samples, layer, lags=[32])
+        assert verdict(found) == SAYS[theory.symmetry(layer)] == "drifts"
+        assert found.overlap[0] == pytest.approx(overlap_limit(theory, layer), abs=0.15)
+        assert verdict(overlap(still(samples), layer, lags=[32])) == "stays"
         # In any order of the neurons, they are no more alike than two networks are.
         matched = overlap(samples, layer, lags=[32], modulo="permutation")
         assert matched.overlap[0] == pytest.approx(matched.baseline, abs=0.05)
@@ -171,12 +184,22 @@ def test_linear_networks_drift_in_all_layers():
 @pytest.mark.timeout(600)
 def test_sigmoidal_networks_drift_in_all_layers_but_the_last():
     """From the final temperature on, where codes form. Layer 1 has two weak codes, which neurons change
-    after a time of about 100, the last layer strong ones, which they keep."""
+    after a time of about 100, the last layer strong ones, which they keep: all else is forgotten within a
+    time of 10, and an eighth of the codes within 320, which at infinite width none is."""
     posterior = posterior_of(flt.Sigmoid(), 2, 50, 20, 0.02)
     prior = evolve(posterior, temperature=np.inf).sample(flt.HMC(), n_draws=1, n_warmup=0, progress=False)
     samples = trajectories(posterior, prior, n_steps=100, step_size=0.1)
-    assert verdict(overlap(samples, 1, lags=[32])) == "drifts"
-    assert verdict(overlap(samples, 2, lags=[32])) == "stays"
+    theory = posterior.solve(progress=False)
+    assert [theory.symmetry(layer) for layer in (1, 2)] == ["intact", "broken"]
+    first, second = (overlap(samples, layer, lags=[1, 32]) for layer in (1, 2))
+    assert verdict(first) == SAYS[theory.symmetry(1)]
+    assert verdict(second) == SAYS[theory.symmetry(2)]
+    assert first.overlap[-1] == pytest.approx(overlap_limit(theory, 1), abs=0.15)
+    assert second.overlap[0] == pytest.approx(overlap_limit(theory, 2), abs=0.02)
+    moved = reordered(samples.draws.weights[1])  # of the last layer
+    wrong = evolve(samples, draws=evolve(samples.draws, weights=(samples.draws.weights[0], moved)))
+    assert verdict(overlap(wrong, 2, lags=[32])) == "drifts"
+    assert verdict(overlap(still(samples), 1, lags=[32])) == "stays"
 
 
 @pytest.mark.slow

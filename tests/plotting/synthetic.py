@@ -1,9 +1,12 @@
-"""Networks and comparisons made by hand: the same on every machine, with a code in every layer."""
+"""Networks, theories and comparisons made by hand: the same on every machine, with a code in every layer."""
 
 import numpy as np
-from attrs import evolve
+from attrs import evolve, frozen
 
 import fltheory as flt
+from fltheory.meanfield.neuron import BranchTable, KernelParts, NeuronPosterior
+from fltheory.meanfield.outliers import CondensedNeurons
+from fltheory.model import Model
 from fltheory.network.draws import Draws, Statistics
 from fltheory.network.reduction import Reduction
 from fltheory.study import Comparison, Row
@@ -49,3 +52,87 @@ def comparison(shift=0.0):
         Row("K_1, relative distance", gap=0.01),
     ]
     return Comparison("Sigmoid(), L = 1, N = 24, N T = 0.024, 2 chains of 6 draws", tuple(rows))
+
+
+# Theories ----------------------------------------------------------------------------------------
+
+SHARES = (0.4, 0.3, 0.2, 0.1)
+
+
+@frozen(eq=False)
+class Neurons(NeuronPosterior):
+    """Neurons on the codes above (bounded phi), or of the prior but for one strong one a class."""
+
+    model: Model
+    shares: tuple[float, ...] = SHARES
+
+    @property
+    def field(self):
+        return 10.0 * self.model.task.targets
+
+    @property
+    def is_coded(self):
+        return self.model.nonlinearity.is_bounded
+
+    @property
+    def branches(self):
+        m = self.model.task.n_outputs
+        if not self.is_coded:
+            half = np.full((1, self.model.task.n_samples), 0.4)
+            return BranchTable(np.ones(1), np.zeros((1, m)), 0.3 * np.eye(m)[None], half)
+        inside = np.array([np.diag(0.04 + 0.06 * code) for code in CODES])
+        active = self.model.nonlinearity(2.0 * (2.0 * CODES - 1.0))[:, TASK.labels]
+        return BranchTable(np.array(self.shares), 1.5 * CODES - 0.5, inside, active)
+
+    @property
+    def outliers(self):
+        if self.is_coded:
+            return None
+        classes = np.eye(len(CODES[0]))
+        return CondensedNeurons(1.2 * classes - 0.2, 1.1 * classes[:, TASK.labels] - 0.1, (0.0, 1.0))
+
+    def is_discrete(self, layer):
+        return self.is_coded
+
+    def kernel_parts(self, layer):
+        bulk = 0.05 * layer * np.eye(self.model.task.n_samples)
+        return KernelParts(bulk, self.branches.patterns if self.is_coded else self.outliers.activations)
+
+    def draw(self, n, layer, rng):
+        table = self.branches
+        at = rng.choice(len(table.probabilities), n, p=table.probabilities)
+        noise = rng.standard_normal((n, len(CODES[0])))
+        a = table.readout[at] + noise * np.sqrt(np.diagonal(table.readout_covariance[at], axis1=1, axis2=2))
+        z = rng.standard_normal((n, self.model.task.n_samples))
+        if self.is_coded:
+            return 0.5 * z + 2.0 * (2.0 * CODES[at][:, TASK.labels] - 1.0), a
+        strong = self.outliers
+        z[: len(strong.readouts)] = np.sqrt(n) * strong.preactivations
+        a[: len(strong.readouts)] = np.sqrt(n) * strong.readouts
+        return z, a
+
+    def conjugate_kernel(self, layer):
+        raise NotImplementedError
+
+    def training_variance(self):
+        raise NotImplementedError
+
+    def predict(self, inputs):
+        raise NotImplementedError
+
+    def kernel(self, layer, inputs):
+        raise NotImplementedError
+
+
+def solution(phi, depth=1, shares=SHARES, **changes):
+    """A solution made by hand of a nonlinear network: that of no equations."""
+    model = posterior(phi, depth).model
+    return flt.MeanFieldSolution(model, Neurons(model, shares), -1.0, 0.0, None, 1, "by hand", **changes)
+
+
+def with_readouts(samples, theory):
+    """The same networks with readouts drawn from a theory."""
+    shape = samples.draws.readouts.shape
+    seeds = np.arange(shape[0] * shape[1])
+    drawn = [theory.neurons(shape[2], theory.model.n_hidden_layers, int(seed)).readouts for seed in seeds]
+    return evolve(samples, draws=evolve(samples.draws, readouts=np.reshape(drawn, shape)))

@@ -12,11 +12,12 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from attrs import evolve
 from matplotlib import pyplot as plt
 
 import fltheory as flt
 from fltheory import plotting
-from tests.plotting.synthetic import comparison, networks, posterior
+from tests.plotting.synthetic import comparison, networks, posterior, solution, with_readouts
 
 BASELINE = Path(__file__).parent / "baseline"
 TOLERANCE, RESOLUTION = 4.0, 45
@@ -56,6 +57,40 @@ def readouts_two(wrong):
     )
 
 
+def rearranged(wrong):
+    """Other shares of codes, of which the wrong version of a theory is."""
+    return (0.1, 0.2, 0.3, 0.4) if wrong else (0.4, 0.3, 0.2, 0.1)
+
+
+def readouts_branches(wrong):
+    own = solution(flt.Sigmoid(), shares=rearranged(wrong))
+    drawn = with_readouts(networks(flt.Sigmoid(), depth=1), own)
+    return plotting.plot_readouts([drawn, own], [evolve(own, has_imposed_codes=True), None], output=0)
+
+
+def readouts_bulk(wrong):
+    own = solution(flt.ReLU())
+    drawn = with_readouts(networks(flt.ReLU(), depth=1, **twin(wrong)), own)
+    return plotting.plot_readouts([drawn, own], [own, None], output=2 * wrong)
+
+
+def readouts_alone(wrong):
+    rows = [solution(flt.Sigmoid()), solution(flt.ReLU())]
+    return plotting.plot_readouts(rows[::-1] if wrong else rows, output=(0, 1))
+
+
+def theories_by_layer(wrong):
+    """Codes of a theory at the shares of networks, and of a theory beside another."""
+    shares = rearranged(wrong)
+    own = [solution(flt.Sigmoid(), 2, shares, has_imposed_codes=True), solution(flt.Sigmoid(), 2)]
+    rows = [networks(flt.Sigmoid()), solution(flt.Sigmoid(), 2, shares)]
+    return plotting.plot_coding_schemes(*rows, theories=own)
+
+
+def overview_alone(wrong):
+    return plotting.plot_overview(solution(flt.Sigmoid(), 2, rearranged(wrong)))
+
+
 def ranks(wrong):
     return flt.plot_ranks(networks(flt.Sigmoid(), **twin(wrong)), functional="log_density", n_bins=3)
 
@@ -70,13 +105,9 @@ def gaps(wrong):
 
 def convergence(wrong):
     found = theory(flt.Sigmoid(), depth=1)
-    return plotting.plot_convergence(found if not wrong else flt_evolved(found))
-
-
-def flt_evolved(found):
-    from attrs import evolve
-
-    return evolve(found, action_path=found.action_path[::-1])
+    return plotting.plot_convergence(
+        found if not wrong else evolve(found, action_path=found.action_path[::-1])
+    )
 
 
 def overlap(wrong):
@@ -99,7 +130,8 @@ def overview(wrong):
 
 def drift(wrong):
     rows = [networks(phi, step=0.2, **twin(wrong)) for phi in PHIS]
-    return plotting.plot_drift(*rows, theories=[theory(flt.Linear()), None, None])
+    own = [theory(flt.Linear()), solution(flt.Sigmoid(), 2), None]
+    return plotting.plot_drift(*rows, theories=own)
 
 
 FIGURES = {
@@ -110,6 +142,11 @@ FIGURES = {
         strongest,
         readouts_one,
         readouts_two,
+        readouts_branches,
+        readouts_bulk,
+        readouts_alone,
+        theories_by_layer,
+        overview_alone,
         ranks,
         traces,
         gaps,

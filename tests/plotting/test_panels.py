@@ -13,7 +13,7 @@ from fltheory.coding import kernel_alignment, overlap, overlap_limit
 from fltheory.network.diagnostics import ranks
 from fltheory.plotting import plot_ranks, plot_traces
 from fltheory.plotting.style import styled
-from tests.plotting.synthetic import comparison, networks as made
+from tests.plotting.synthetic import comparison, networks as made, solution, with_readouts
 
 TASK = flt.OrthogonalClassification(n_samples=12, class_ratios=(0.5, 0.25, 0.25))
 POSTERIOR = flt.DeepNetworkPosterior(TASK, flt.Sigmoid(), width=30, temperature=1e-3)
@@ -143,6 +143,55 @@ def test_readouts_need_no_theory(networks):
     assert not flt.plot_readouts(networks).patches
 
 
+def test_readouts_of_a_theory_are_drawn_alone(theory):
+    """The density over all its branches, or an ellipse for each."""
+    panel = flt.plot_readouts(theory, output=1)
+    assert not panel.patches and panel.get_title() == r"theory, $N \to \infty$"
+    a, density = panel.lines[0].get_data()
+    assert np.trapezoid(density, a) == pytest.approx(1.0, abs=0.02)
+    panel = flt.plot_readouts(theory)
+    assert len(panel.patches) == len(theory.branches)
+    (left, right), (below, above) = panel.get_xlim(), panel.get_ylim()
+    for branch in theory.branches:
+        assert left < branch.readout[0] < right and below < branch.readout[1] < above
+
+
+def test_bulk_and_condensed_neurons_of_a_theory_are_drawn_alone():
+    own = solution(flt.ReLU())
+    one, two = flt.plot_readouts(own, output=0), flt.plot_readouts(own)
+    assert one.get_yscale() == "log" and one.get_title() == "theory, drawn at $N = 24$"
+    assert one.patches[0].get_data().values.sum() > 0
+    places = np.sqrt(24) * np.array([outlier.readout[:2] for outlier in own.outliers])
+    np.testing.assert_allclose(one.lines[-1].get_xdata(), places[:, 0])
+    np.testing.assert_allclose(np.transpose(two.lines[-1].get_data()), places)
+
+
+def in_legend(panel, points):
+    """Which points (k, 2) in data coordinates are where the legend is."""
+    panel.figure.canvas.draw()
+    box = panel.get_legend().get_window_extent()
+    return [box.contains(*place) for place in panel.transData.transform(points)]
+
+
+@pytest.mark.parametrize("phi", [flt.Sigmoid(), flt.ReLU()])
+def test_legends_are_above_what_is_drawn(phi):
+    """The strongest code is at the upper right, where the legend is."""
+    own = evolve(solution(phi, shares=(0.7, 0.1, 0.1, 0.1)), has_imposed_codes=True)
+    drawn = with_readouts(made(phi, depth=1), own)
+    for panel in (
+        flt.plot_readouts(drawn, own, output=0),
+        plotting.plot_overview(drawn, theories=[own])[0, 2],
+    ):
+        tops = [(bar.get_x(), bar.get_height()) for bar in panel.patches if hasattr(bar, "get_height")]
+        assert len(tops) == 80 and not any(in_legend(panel, tops))
+        curve = panel.lines[0].get_xydata() if phi.is_bounded else panel.patches[-1].get_path().vertices
+        assert not any(in_legend(panel, curve[curve[:, 1] > 0]))
+    panel = flt.plot_readouts(drawn, own)
+    points = np.concatenate([line.get_xydata() for line in panel.lines])
+    edges = [e.get_patch_transform().transform(e.get_path().vertices) for e in panel.patches]
+    assert not any(in_legend(panel, np.concatenate([points, *edges])))
+
+
 # Arguments ---------------------------------------------------------------------------------------
 
 BAD = [
@@ -158,8 +207,9 @@ BAD = [
     ("activations", ("theory",), {"n": True}, TypeError, "n"),
     ("activations", ("theory",), {"seed": -1}, ValueError, "seed"),
     ("activations", ("theory",), {"ax": "axes"}, TypeError, "ax"),
-    ("readouts", ("theory",), {}, TypeError, "networks"),
+    ("readouts", (None,), {}, TypeError, "networks"),
     ("readouts", ("networks", "networks"), {}, TypeError, "theory"),
+    ("readouts", ("theory", "theory"), {}, ValueError, "theory"),
     ("readouts", ("unlabelled", "theory"), {}, ValueError, "theory"),
     ("readouts", ("networks",), {"output": 3}, ValueError, "output"),
     ("readouts", ("networks",), {"output": True}, TypeError, "output"),
@@ -177,8 +227,9 @@ BAD = [
     ("coding_schemes", ("networks",), {"n_strongest": 0}, ValueError, "n_strongest"),
     ("coding_schemes", ("networks",), {"seed": -1}, ValueError, "seed"),
     ("coding_schemes", ("networks",), {"ax": 1}, TypeError, "ax"),
-    ("overview", (), {}, ValueError, "networks"),
-    ("overview", ("theory",), {}, TypeError, r"networks\[0\]"),
+    ("overview", (), {}, ValueError, "representations"),
+    ("overview", (None,), {}, TypeError, r"representations\[0\]"),
+    ("overview", ("theory",), {"theories": ["theory"]}, ValueError, r"theories\[0\]"),
     ("overview", ("networks",), {"theories": [1]}, TypeError, r"theories\[0\]"),
     ("overview", ("networks",), {"seed": True}, TypeError, "seed"),
     ("drift", (), {}, ValueError, "trajectories"),
@@ -201,6 +252,24 @@ def test_bad_arguments_are_named(request, plot, arguments, options, error, name)
         options = {"theories": [request.getfixturevalue("theory")]}
     with pytest.raises(error, match=f"^{name}"):
         getattr(plotting, f"plot_{plot}")(*values, **options)
+
+
+OTHERS = {
+    "layers": {"n_hidden_layers": 2},
+    "inputs": {"task": flt.OrthogonalClassification(n_samples=8, class_ratios=(0.5, 0.25, 0.25))},
+    "outputs": {"task": flt.OrthogonalClassification(n_samples=12, class_ratios=(0.5, 0.5))},
+}
+
+
+@pytest.mark.parametrize("plot", ["coding_schemes", "overview", "drift", "overlap", "readouts"])
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_theory_of_another_shape_is_refused(networks, plot, what):
+    other = evolve(POSTERIOR, nonlinearity=flt.Linear(), **OTHERS[what]).solve()
+    name, options = "theory", {"theory": other}
+    if plot not in ("overlap", "readouts"):
+        name, options = r"theories\[0\]", {"theories": [other]}
+    with pytest.raises(ValueError, match=rf"^{name}: expected a theory of 1 layers, 12 inputs and 3 outputs"):
+        getattr(plotting, f"plot_{plot}")(networks, **options)
 
 
 # Chains ------------------------------------------------------------------------------------------
@@ -233,6 +302,14 @@ def test_bad_arguments_of_chains_are_named(networks):
             plot(networks, functional="loss")
     with pytest.raises(ValueError, match="n_bins"):
         plot_ranks(networks, n_bins=0)
+
+
+def test_ranks_of_few_draws_have_as_few_bins(networks):
+    n_draws = networks.n_draws
+    assert n_draws < 20
+    one, two = plot_ranks(networks), plot_ranks(networks, n_bins=n_draws)
+    ours, theirs = (panel.collections[0].get_paths()[0].vertices for panel in (one, two))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 # Layers, time and theory -------------------------------------------------------------------------
@@ -273,6 +350,15 @@ def test_coding_schemes_show_each_layer_with_the_theory_above_the_diagonal():
         plotting.plot_coding_schemes(rows[0], made(flt.ReLU(), depth=1))
 
 
+def test_both_halves_of_a_kernel_are_named():
+    own = solution(flt.Sigmoid(), has_imposed_codes=True)
+    axes = plotting.plot_coding_schemes(
+        made(flt.Sigmoid(), depth=1), solution(flt.Sigmoid()), theories=[own] * 2
+    )
+    named = [[text.get_text() for text in panel.texts] for panel in axes[:, 1]]
+    assert named == [["theory at these shares", "networks"], ["theory at these shares", "theory"]]
+
+
 def test_drift_shows_the_same_neurons_at_both_ends_and_the_overlap():
     networks, theory = made(flt.Sigmoid(), depth=1, step=0.2), POSTERIOR.at_width(24).solve()
     (line,) = plotting.plot_drift(networks, theories=[theory])
@@ -285,8 +371,23 @@ def test_drift_shows_the_same_neurons_at_both_ends_and_the_overlap():
     drawn = line[2].containers[0].lines[0]
     np.testing.assert_array_equal(drawn.get_xdata(), [0, 1, 2, 3, 5])
     np.testing.assert_allclose(drawn.get_ydata(), found.overlap)
-    limits = [float(one.get_ydata()[0]) for one in line[2].lines if one.get_linestyle() == ":"]
-    assert limits == [pytest.approx(overlap_limit(theory, 1))]
+    assert [list(one.get_ydata()) for one in limits(line[2])] == [[pytest.approx(overlap_limit(theory, 1))]]
+
+
+def limits(panel):
+    """The marks of a theory: beside the panel, where nothing is drawn over them."""
+    return [one for one in panel.lines if not one.get_clip_on()]
+
+
+def test_limits_of_the_theory_are_seen_beside_the_panel():
+    theory = evolve(POSTERIOR, nonlinearity=flt.Linear(), n_hidden_layers=3).solve()
+    panel = plotting.plot_overlap(made(flt.Linear(), depth=3), theory)
+    panel.figure.canvas.draw()
+    marks = [one.get_window_extent() for one in limits(panel)]
+    assert len(marks) == 3  # all at 0, side by side
+    for left, right in zip([panel.get_window_extent(), *marks], marks, strict=False):
+        assert left.x1 < right.x0
+    assert marks[-1].x1 < panel.figure.bbox.x1
 
 
 def test_modulo_permutations_strangers_are_drawn_too():
@@ -309,6 +410,15 @@ def test_the_overview_shows_alignments(theory, networks):
     found = kernel_alignment(networks, 1)
     assert (before, after) == (found.prior_alignment, found.alignment)
     assert axes[0, 3].lines[-1].get_ydata()[0] == kernel_alignment(theory, 1).alignment
+
+
+def test_the_overview_of_a_theory_alone(theory):
+    line = plotting.plot_overview(theory)[0]
+    np.testing.assert_array_equal(image(line[1]), theory.kernel(1))
+    assert not line[1].texts and line[2].get_title() == "readout weights" and len(line[2].lines) == 1
+    _, after = (bars for bars in line[3].containers if len(bars) == 1)
+    assert after[0].get_height() == kernel_alignment(theory, 1).alignment
+    assert after.get_label() == "theory"
 
 
 def test_several_readouts_are_drawn_side_by_side(theory, networks):
@@ -341,6 +451,37 @@ def test_convergence_shows_the_distance_from_the_last_action(theory):
     np.testing.assert_allclose(line.get_ydata(), np.abs(path[:-1] - path[-1]), atol=1e-12)
     with pytest.raises(ValueError, match=r"theories\[1\]: expected a solution with an action_path"):
         plotting.plot_convergence(theory, evolve(theory, action_path=()))
+
+
+def deep(phi, n_samples, scaled_temperature, **changes):
+    task = flt.OrthogonalClassification(n_samples, (0.5, 0.5))
+    options = {"n_hidden_layers": 2, "width": 16, "temperature": scaled_temperature / 16, "task": task}
+    return evolve(POSTERIOR, nonlinearity=phi, **{**options, **changes})
+
+
+def overlapping():
+    inputs = np.random.default_rng(0).normal(size=(4, 6))
+    return flt.ArrayTask(inputs, np.array([[1.0], [1.0], [-1.0], [-1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("posterior", "method"),
+    [
+        (deep(flt.Sigmoid(), 4, 0.16), "auto"),
+        (deep(flt.ReLU(), 20, 0.16), "auto"),
+        pytest.param(deep(flt.Sigmoid(), 4, 0.16, task=overlapping()), "auto", marks=pytest.mark.slow),
+        pytest.param(deep(flt.Sigmoid(), 4, 0.16, task=overlapping()), "particles", marks=pytest.mark.slow),
+    ],
+    ids=["sigmoid", "relu", "lattice", "particles"],
+)
+def test_convergence_of_several_layers_is_that_of_j(posterior, method, tmp_path):
+    theory = posterior.solve(method=method, progress=False)
+    assert theory.action_path[-1] == pytest.approx(-theory.free_energy, abs=1e-12)
+    theory.save(tmp_path / "theory.flt")
+    panel = plotting.plot_convergence(flt.load(tmp_path / "theory.flt"))
+    path = np.array(theory.action_path)
+    np.testing.assert_allclose(panel.lines[0].get_ydata(), np.abs(path[:-1] - path[-1]), atol=1e-12)
+    assert panel.get_ylabel() == r"$|J - J_{\mathrm{last}}|$"
 
 
 # Notebooks ---------------------------------------------------------------------------------------

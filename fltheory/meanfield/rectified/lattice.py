@@ -91,7 +91,7 @@ class LayerProblem:
         precision = inverse(self.below.blocks)
         coupling = np.abs(precision - np.diag(np.diagonal(precision)))
         grids = np.ix_(*self.centres)
-        exponent = np.zeros(())
+        exponent = np.zeros([len(u) for u in self.centres])
         for c, d in zip(*np.triu_indices(len(grids), 1), strict=True):
             distance = grids[c] + np.sign(precision[c, d]) * grids[d]
             exponent = exponent - 0.5 * coupling[c, d] * distance**2

@@ -8,6 +8,7 @@ from rectified_cases import two_classes
 
 import fltheory as flt
 from fltheory.meanfield.neuron import NewInputs
+from fltheory.testing import check_solution
 
 
 def overlapping() -> flt.ArrayTask:
@@ -69,3 +70,9 @@ def test_few_inputs_are_confirmed_on_another_lattice() -> None:
     solution = posterior.solve()
     assert solution.agreement is not None
     assert solution.agreement.dual_field < 3e-3 and solution.agreement.kernel < 0.02
+
+
+def test_inputs_of_one_class_obey_all_laws() -> None:
+    task = flt.ArrayTask(np.sqrt(8) * np.eye(8), np.ones((8, 1)))
+    posterior = flt.DeepNetworkPosterior(task, flt.ReLU(), n_hidden_layers=2, width=16, temperature=0.01)
+    check_solution(posterior.solve())
