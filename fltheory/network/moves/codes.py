@@ -21,6 +21,8 @@ from fltheory.sampler.blocks import Blocks, Memory
 _GROUP = 32  # neurons whose candidates are drawn at a time
 _LEARN_EVERY = 8  # steps of warm-up
 _SEEN = 2e-5  # relative size of F in a direction from which the theory may know it
+_TOGETHER, _MOST_TOGETHER = 25.0, 8  # neurons conditioned at a time: this over the coupling (measured)
+_SPARED = 8  # of N - P, which the others need for a regular G, one part in this many may be conditioned
 CONDITIONED = 3.0  # coupling from which conditioned proposals are worth their price (measured)
 
 
@@ -67,8 +69,9 @@ class CodeBlocks(Blocks):
         self, x: Tensor, order: Sequence[int], n_candidates: int, memory: Memory, generator: torch.Generator
     ) -> NeuronSweep:
         mixture = GaussianMixture.recalled(memory)
-        is_conditioned = bool(memory["is_conditioned"])
-        proposal = SiteProposal(mixture, self.neurons) if is_conditioned else MixtureProposal(mixture)
+        proposal: NeuronProposal = MixtureProposal(mixture)
+        if bool(memory["is_conditioned"]):
+            proposal = SiteProposal(mixture, self.neurons, int(memory["n_together"]))
         return NeuronSweep(self.neurons, proposal, x, order, n_candidates, generator)
 
     @cached_property
@@ -83,24 +86,32 @@ class CodeBlocks(Blocks):
         return Adaptation(theory, self.neurons, one_hot / one_hot.sum(0), moves.threshold)
 
     def memory(self) -> Memory:
-        never = torch.zeros((), dtype=torch.bool, device=self.neurons.factor.device)
-        return {**self._adaptation.start(), "is_conditioned": never}
+        device = self.neurons.factor.device
+        is_conditioned = torch.zeros((), dtype=torch.bool, device=device)
+        n_together = torch.ones((), dtype=torch.int64, device=device)
+        return {**self._adaptation.start(), "is_conditioned": is_conditioned, "n_together": n_together}
 
     def learn(self, memory: Memory, x: Tensor) -> Memory:
         n_calls = memory["n_calls"] + 1
         if int(n_calls) % _LEARN_EVERY:
             return {**memory, "n_calls": n_calls}
         learned = self._adaptation.learned(memory, self.neurons.coordinates(x))
-        return {**learned, "n_calls": n_calls, "is_conditioned": self._depends_on_others(x)}
+        return {**learned, "n_calls": n_calls, **self._conditions(x)}
 
-    def _depends_on_others(self, x: Tensor) -> Tensor:
-        """Whether to condition: where the others matter, and where it is known how, for a diagonal K_0."""
-        if not self.neurons.are_orthogonal:
-            return torch.zeros((), dtype=torch.bool, device=x.device)
-        gram = FeatureGram(
-            self.neurons.target.readout_posterior(self.neurons.features(self.neurons.coordinates(x)))
-        )
-        return gram.couplings().mean(1).amax() > CONDITIONED
+    def _conditions(self, x: Tensor) -> Memory:
+        """Whether to condition: where the others matter, and where it is known how, for a diagonal K_0.
+
+        The more they matter, the fewer neurons can forget one another.
+        """
+        features = self.neurons.features(self.neurons.coordinates(x))
+        gram = FeatureGram(self.neurons.target.readout_posterior(features))
+        coupling = gram.couplings().mean(1).amax()
+        spare = (self.neurons.width - len(self.neurons.factor)) // _SPARED
+        n_together = (_TOGETHER / coupling).nan_to_num(nan=1.0).clamp(max=min(spare, _MOST_TOGETHER))
+        return {
+            "is_conditioned": (coupling > CONDITIONED) & self.neurons.are_orthogonal,
+            "n_together": n_together.clamp(min=1).long(),
+        }
 
 
 @frozen(eq=False)

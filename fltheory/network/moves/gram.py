@@ -1,11 +1,16 @@
 """The posterior of features with the readout integrated out, as neurons exchange theirs."""
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fltheory.network.readout import ReadoutPosterior
+from fltheory.numerics.validation import Array, Integers
+
+_FRESH = 32  # updates of G^{-1} before it is computed anew
 
 
 class FeatureGram:
@@ -23,26 +28,38 @@ class FeatureGram:
     ----------
     features
         Phi, shape (C, N, P).
-    inverse, solution
-        G^{-1} (C, P, P) and V (C, P, m); NaN where G is singular.
+    solved
+        G^{-1} (1, Y / sqrt(s)), shape (C, P, P + m); NaN where G is singular.
     """
 
     def __init__(self, posterior: ReadoutPosterior) -> None:
         self.features = phi = posterior.features.clone()
-        self.kernel_scale, self._targets = posterior.kernel_scale, posterior.targets
         temperature = torch.as_tensor(posterior.temperature, dtype=phi.dtype, device=phi.device)
         self._is_prior = temperature.isinf().expand(len(phi))[:, None, None]
-        ridge = torch.where(temperature.isinf(), 1.0, temperature / self.kernel_scale).reshape(-1, 1, 1)
+        ridge = torch.where(temperature.isinf(), 1.0, temperature / posterior.kernel_scale).reshape(-1, 1, 1)
         identity = torch.eye(phi.shape[-1], dtype=phi.dtype, device=phi.device)
         self._gram = phi.mT @ phi + ridge * identity
+        self._root_scale = math.sqrt(posterior.kernel_scale)
+        self._targets = posterior.targets / self._root_scale
         self._chains = torch.arange(len(phi), device=phi.device)[:, None]
         self._invert()
 
     def _invert(self) -> None:
         factor, failure = torch.linalg.cholesky_ex(self._gram)
         inverse = torch.where((failure == 0)[:, None, None], torch.cholesky_inverse(factor), torch.nan)
-        self.inverse = torch.where(self._is_prior, 0.0, inverse)
-        self.solution = self.inverse @ self._targets
+        inverse = torch.where(self._is_prior, 0.0, inverse)
+        self.solved = torch.cat([inverse, inverse @ self._targets], 2)
+        self._n_updates = 0
+
+    @property
+    def inverse(self) -> Tensor:
+        """G^{-1}, shape (C, P, P)."""
+        return self.solved[..., : self.features.shape[-1]]
+
+    @property
+    def solution(self) -> Tensor:
+        """V, shape (C, P, m)."""
+        return self._root_scale * self.solved[..., self.features.shape[-1] :]
 
     def of(self, neurons: Tensor) -> Tensor:
         """The features (C, n, P) of ``neurons`` (C, n)."""
@@ -53,10 +70,25 @@ class FeatureGram:
 
         G^{-1} is computed anew: updates of it would keep the errors of any near-singular G on the way.
         """
-        old = self.of(neurons)
-        self._gram = self._gram + features.mT @ features - old.mT @ old
-        self.features[self._chains, neurons] = features
+        self._replace(neurons, features)
         self._invert()
+
+    def update(self, neurons: Tensor, features: Tensor) -> None:
+        """The same for likely features, which keep G regular: G^{-1} follows, and is new now and then."""
+        rows, p = torch.cat([self.of(neurons), features], 1), features.shape[2]
+        self._replace(neurons, features)
+        self._n_updates += neurons.shape[1]
+        if self._n_updates >= _FRESH:
+            self._invert()
+        else:
+            solved = rows @ self.solved
+            change = torch.linalg.solve_ex(_signs(rows) + solved[..., :p] @ rows.mT, solved).result
+            self.solved.baddbmm_(solved[..., :p].mT, change, alpha=-1.0)
+
+    def _replace(self, neurons: Tensor, features: Tensor) -> None:
+        old = self.of(neurons)
+        self._gram.baddbmm_(features.mT, features).baddbmm_(old.mT, old, alpha=-1.0)
+        self.features[self._chains, neurons] = features
 
     def log_ratios(self, old: Tensor, new: Tensor) -> Tensor:
         """Log evidence with features (C, k, n, P) in the place of ``old`` (C, n, P), less that now, (C, k).
@@ -65,15 +97,13 @@ class FeatureGram:
         det G' / det G = det(1 + D A G^{-1} A^T) and tr Y^T (V' - V) = -tr S^T (D + A G^{-1} A^T)^{-1} S.
         """
         rows = torch.cat([old[:, None].expand_as(new), new], -2)  # (C, k, 2 n, P)
-        capacity = _signs(rows) + rows @ self.inverse[:, None] @ rows.mT  # (C, k, 2 n, 2 n)
-        fields = rows @ self.solution[:, None]  # (C, k, 2 n, m)
+        solved = rows @ self.solved[:, None]
+        fields = solved[..., rows.shape[-1] :]  # S / sqrt(s): (C, k, 2 n, m)
+        capacity = _signs(rows) + solved[..., : rows.shape[-1]] @ rows.mT  # (C, k, 2 n, 2 n)
         log_det = torch.linalg.slogdet(capacity).logabsdet
-        rise = -(fields * torch.linalg.solve(capacity, fields)).sum((-2, -1))
-        return self._log_evidence(rise, log_det)
-
-    def _log_evidence(self, rise: Tensor, log_det: Tensor) -> Tensor:
-        """From tr Y^T V and log det G."""
-        return -0.5 / self.kernel_scale * rise - 0.5 * self._targets.shape[-1] * log_det
+        fall = (fields * torch.linalg.solve(capacity, fields)).sum((-2, -1))
+        ratios: Tensor = 0.5 * (fall - fields.shape[-1] * log_det)
+        return ratios
 
     def couplings(self) -> Tensor:
         """How strongly a neuron depends on the others, shape (C, N).
@@ -81,8 +111,9 @@ class FeatureGram:
         E kappa in (18), with E = <|a|^2> / (2 sigma_a^2) and kappa = phi^T G_-^{-1} phi, G_- of the others;
         infinite where the others alone leave G singular.
         """
-        own = ((self.features @ self.inverse) * self.features).sum(-1)  # kappa / (1 + kappa)
-        pull = (self.features @ self.solution).square().sum(-1) / self.kernel_scale
+        solved, p = self.features @ self.solved, self.features.shape[-1]
+        own = (solved[..., :p] * self.features).sum(-1)  # kappa / (1 + kappa)
+        pull = solved[..., p:].square().sum(-1)
         left = (1.0 - own).clamp(min=0.0)  # 1 / (1 + kappa)
         return 0.5 * (pull + self._targets.shape[-1] * left) * own / left
 
@@ -108,51 +139,64 @@ class Exchanges:
         tr Y^T (V' - V) = [ (1 + M_cc) |S_o|^2 - 2 M_oc S_o . S_c - (1 - M_oo) |S_c|^2 ] / d
 
     which is regular even if the others alone leave G singular. So a group of neurons costs one product
-    with G^{-1}, and the rest happens on small matrices.
+    with G^{-1}. The rest happens on small matrices, in numpy on the host whatever the device: there a
+    small operation costs a fraction of what it does in torch.
+
+    Attributes
+    ----------
+    choices
+        What each neuron was given, shape (C, n): a candidate, or k for what it had.
     """
 
     def __init__(self, gram: FeatureGram, neurons: Sequence[int], candidates: Tensor) -> None:
-        n_chains, self._n, self._k, _ = candidates.shape
-        self._gram = gram
-        device = candidates.device
+        n_chains, n, self._k, p = candidates.shape
+        self._gram, device = gram, candidates.device
         self._neurons = torch.as_tensor(neurons, device=device).expand(n_chains, -1)
-        self._rows = torch.cat(
-            [gram.of(self._neurons), candidates.flatten(1, 2)], 1
-        )  # (C, R, P), R = n + n k
+        options = torch.cat([candidates, gram.of(self._neurons)[:, :, None]], 2)
+        self._rows = options.flatten(1, 2)  # (C, R, P), R = n (k + 1): the candidates of each, and its own
         self._n_rows = self._rows.shape[1]
-        m = self._rows @ gram.inverse @ self._rows.mT
-        self._table = torch.cat([m, self._rows @ gram.solution], 2)  # M and S: (C, R, R + m)
-        self._kept = torch.arange(self._n, device=device).repeat(
-            n_chains, 1
-        )  # the row of each neuron, (C, n)
-        self._chains = torch.arange(n_chains, device=device)
+        solved = self._rows @ gram.solved
+        m = solved[..., :p] @ self._rows.mT
+        self._table = torch.cat([m, solved[..., p:]], 2).cpu().numpy()  # M and S: (C, R, R + m)
+        self._own = np.einsum("crr->cr", self._table[..., : self._n_rows])  # the diagonal, as a view
+        self._chains = np.arange(n_chains)
+        self.choices = np.full((n_chains, n), self._k)
 
+    @np.errstate(all="ignore")
     def log_ratios(self, index: int) -> Tensor:
         """Log evidence with each candidate of a neuron, less that with its present features, (C, k)."""
-        start, table, rows = self._n + index * self._k, self._table, self._n_rows
-        these = slice(start, start + self._k)
-        s_o, s_c = table[:, index, None, rows:], table[:, these, rows:]
-        self._old = 1.0 - table[:, index, index, None]  # (C, 1)
-        self._cross = table[:, index, these]  # (C, k)
-        self._new = 1.0 + table[:, these, these].diagonal(dim1=1, dim2=2)
+        k, first = self._k, index * (self._k + 1)
+        last, table = first + k, self._table
+        fields, own = table[:, first : last + 1, self._n_rows :], self._own[:, first : last + 1]
+        self._old, self._new = 1.0 - own[:, k:], 1.0 + own[:, :k]  # (C, 1), (C, k)
+        self._cross = table[:, last, first:last]  # (C, k)
         self._det = self._new * self._old + self._cross * self._cross
-        rise = self._new * (s_o * s_o).sum(-1) - 2.0 * self._cross * (s_o * s_c).sum(-1)
-        rise = (rise - self._old * (s_c * s_c).sum(-1)) / self._det
-        return self._gram._log_evidence(rise, self._det.log())
+        squares, products = (fields * fields).sum(-1), (fields @ fields[:, k, :, None])[:, :k, 0]
+        rise = self._new * squares[:, k:] - 2.0 * self._cross * products - self._old * squares[:, :k]
+        ratios = -0.5 * (rise / self._det + fields.shape[-1] * np.log(self._det))
+        return torch.as_tensor(ratios, device=self._neurons.device)
 
+    @np.errstate(all="ignore")
     def choose(self, index: int, choice: Tensor) -> None:
         """Give the neuron candidate ``choice`` (C,) of those last asked for; k leaves it as it is."""
-        moved, candidate = choice < self._k, choice.clamp(max=self._k - 1)
-        row = self._n + index * self._k + candidate
-        old, new = self._table[:, index], self._table[self._chains, row]  # (C, R + m)
-        cross = self._cross[self._chains, candidate, None]
-        scale = torch.where(moved, 1.0 / self._det[self._chains, candidate], 0.0)[:, None]
-        left = (self._new[self._chains, candidate, None] * old - cross * new) * scale
-        right = (cross * old + self._old * new) * scale
-        lift = torch.stack([left[:, : self._n_rows], -right[:, : self._n_rows]], 2)  # (C, R, 2)
-        self._table = torch.baddbmm(self._table, lift, torch.stack([old, new], 1))
-        self._kept[:, index] = torch.where(moved, row, self._kept[:, index])
+        self.choices[:, index] = chosen = choice.cpu().numpy()
+        first, end = index * (self._k + 1), (index + 1) * (self._k + 1)
+        if end < self._n_rows and (chosen < self._k).any():  # what is behind is not followed
+            change = self._change(chosen)
+            pair = np.array([[first + self._k] * len(chosen), first + chosen]).T  # rows, (C, 2)
+            rows = self._table[self._chains[:, None], pair, end:]
+            lift = rows[..., : self._n_rows - end].swapaxes(1, 2)
+            self._table[:, end:, end:] += lift @ (change @ rows)
+
+    def _change(self, choice: Integers) -> Array:
+        """B (C, 2, 2), with M changed by X^T B X for X its two rows of what goes and what comes."""
+        candidate = np.minimum(choice, self._k - 1)
+        new, cross, det = (x[self._chains, candidate] for x in (self._new, self._cross, self._det))
+        change = np.array([[new, -cross], [-cross, -self._old[:, 0]]]) / det
+        return np.where(choice < self._k, change, 0.0).transpose(2, 0, 1)
 
     def finish(self) -> None:
         """Tell the Gram matrix."""
-        self._gram.exchange(self._neurons, self._rows[self._chains[:, None], self._kept])
+        if (self.choices < self._k).any():
+            kept = (self._k + 1) * np.arange(self.choices.shape[1]) + self.choices
+            self._gram.update(self._neurons, self._rows[self._chains[:, None], kept])

@@ -75,7 +75,10 @@ class GaussianMixture:
         uniform = torch.rand((n, 1), generator=generator, dtype=like.dtype, device=like.device)
         member = (self.weights.cumsum(0)[:-1] < uniform).sum(1)
         noise = torch.randn((n, like.shape[1], 1), generator=generator, dtype=like.dtype, device=like.device)
-        return self.means[member] + (self.roots[member] @ noise)[..., 0]
+        points = torch.empty_like(noise[..., 0])
+        for k, (mean, root) in enumerate(zip(self.means, self.roots, strict=True)):
+            points[member == k] = torch.addmm(mean, noise[member == k, :, 0], root.mT)
+        return points
 
 
 _FIELDS = ("weights", "means", "roots")

@@ -1,6 +1,7 @@
 """The readout of one neuron, given its features and all other neurons."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from attrs import frozen
@@ -23,27 +24,36 @@ class Others:
 
     Attributes
     ----------
-    inverse, pull
-        G_-^{-1} (C, P, P) and U (C, P, m).
+    solved
+        G_-^{-1} and U, shape (C, P, P + m).
     """
 
-    inverse: Tensor
-    pull: Tensor
+    solved: Tensor
 
     @classmethod
-    def than(cls, neuron: int, gram: FeatureGram) -> "Others":
-        """Those that are left without one neuron."""
-        phi = gram.features[:, neuron, None]  # (C, 1, P)
-        u = phi @ gram.inverse
-        scaled = (u / (1.0 - u @ phi.mT)).mT  # (C, P, 1)
-        inverse = torch.baddbmm(gram.inverse, scaled, u)
-        solution = torch.baddbmm(gram.solution, scaled, phi @ gram.solution)
-        return cls(inverse, solution / math.sqrt(gram.kernel_scale))
+    def than(cls, neurons: int | Sequence[int], gram: FeatureGram) -> "Others":
+        """Those that are left without some neurons."""
+        phi = gram.features[:, torch.as_tensor(neurons, device=gram.features.device).reshape(-1)]
+        u = phi @ gram.solved  # (C, n, P + m)
+        own = u[..., : phi.shape[2]]
+        left = torch.eye(phi.shape[1], dtype=phi.dtype, device=phi.device) - own @ phi.mT
+        return cls(torch.baddbmm(gram.solved, own.mT, torch.linalg.solve_ex(left, u).result))
+
+    @property
+    def inverse(self) -> Tensor:
+        """G_-^{-1}, shape (C, P, P)."""
+        return self.solved[..., : self.solved.shape[1]]
+
+    @property
+    def pull(self) -> Tensor:
+        """U, shape (C, P, m)."""
+        return self.solved[..., self.solved.shape[1] :]
 
     def means(self, phi: Tensor) -> tuple[Tensor, Tensor]:
         """<a> (C, n, m) given features (C, n, P) or (n, P), and its precision 1 + kappa, (C, n, 1)."""
-        precision = 1.0 + ((phi @ self.inverse) * phi).sum(-1, keepdim=True)
-        return (phi @ self.pull) / precision, precision
+        solved, p = phi @ self.solved, phi.shape[-1]
+        precision = 1.0 + torch.linalg.vecdot(solved[..., :p], phi)[..., None]
+        return solved[..., p:] / precision, precision
 
     def draw(self, phi: Tensor, generator: torch.Generator) -> Tensor:
         """Readouts (C, n, m) from their exact law given features (C, n, P)."""
@@ -75,14 +85,14 @@ class ReadoutMixture:
 
     @classmethod
     def of(cls, weights: Tensor, activations: Tensor, responses: Tensor, others: Others) -> "ReadoutMixture":
-        """From mean features (K, P) of each component and a root (K, P, q) of their covariance."""
+        """From mean features (K, P) of each component and roots (P, K q) of their covariances."""
         means, precision = others.means(activations)  # (C, K, m), (C, K, 1)
-        spread = torch.tensordot(others.pull, responses, dims=([1], [1])).permute(0, 2, 3, 1)  # (C, K, q, m)
-        spread = spread / precision[..., None]
-        own = torch.eye(means.shape[-1], dtype=means.dtype, device=means.device) / precision[..., None]
-        covariances = torch.nan_to_num(spread.mT @ spread + own, nan=1.0)
-        factor, _ = torch.linalg.cholesky_ex(covariances)
-        return cls(weights, means, _WIDEN * factor)
+        spread = others.pull.mT @ responses  # (C, m, K q)
+        spread = spread.reshape(*spread.shape[:2], len(weights), -1).transpose(1, 2)  # (C, K, m, q)
+        covariances = spread @ spread.mT / precision[..., None]
+        covariances.diagonal(dim1=2, dim2=3).add_(1.0)
+        factor, _ = torch.linalg.cholesky_ex(torch.nan_to_num(covariances, nan=1.0))
+        return cls(weights, means, factor * (_WIDEN * precision.rsqrt()[..., None]))
 
     def draw(self, k: int, generator: torch.Generator) -> Tensor:
         """k readouts of each chain, (C, k, m)."""

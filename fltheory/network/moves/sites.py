@@ -22,6 +22,9 @@ _NODES, _NODES_REACH = 21, 4.0  # of averages over a component
 class SiteProposal(NeuronProposal):
     """For a diagonal K_0, where phi_mu depends on x_mu alone.
 
+    Several neurons may be drawn together, given all that are not among them: with as many fewer of the
+    others, the proposals fit less well, but most of their cost is shared.
+
     A readout a is drawn from Gaussians around the means that the others would give it with the
     activations of each component of a mixture. Given a, the exponent of ``Others`` couples the
     inputs by -|a|^2 phi^T G_-^{-1} phi / 2 only. Its off-diagonal part is expanded around the
@@ -32,14 +35,17 @@ class SiteProposal(NeuronProposal):
     ----------
     mixture
         Of the coordinates of a neuron.
+    n_together
+        How many neurons are drawn together.
     """
 
     mixture: GaussianMixture
     neurons: Neurons
+    n_together: int = 1
 
     @property
     def group_size(self) -> int:
-        return 1
+        return self.n_together
 
     @cached_property
     def _nodes(self) -> tuple[Tensor, Tensor]:
@@ -53,7 +59,7 @@ class SiteProposal(NeuronProposal):
 
     @cached_property
     def _averages(self) -> tuple[Tensor, Tensor]:
-        """<phi> (K, P) of each component, and a root (K, P, q) of Cov phi by linear response."""
+        """<phi> (K, P) of each component, and roots (P, K q) of Cov phi by linear response."""
         factor = self.neurons.factor
         spread = factor @ self.mixture.roots  # (K, P, q)
         mean, sd = self.mixture.means @ factor.mT, spread.square().sum(-1).sqrt()
@@ -61,30 +67,49 @@ class SiteProposal(NeuronProposal):
         weights = torch.softmax(-0.5 * nodes**2, 0)
         activations = self._phi(mean[..., None] + sd[..., None] * nodes)
         slopes = (activations * nodes) @ weights / sd  # <phi'>, by parts
-        return activations @ weights, slopes[..., None] * spread
+        return activations @ weights, (slopes[..., None] * spread).transpose(0, 1).flatten(1)
 
     def draw(
         self, gram: FeatureGram, neurons: Sequence[int], x: Tensor, k: int, generator: torch.Generator
     ) -> Candidates:
-        (neuron,) = neurons
-        others, old = Others.than(neuron, gram), gram.features[:, neuron, None]
+        n_chains, n, _ = x.shape
+        others, old = Others.than(neurons, gram), gram.features[:, neurons]
         readouts = ReadoutMixture.of(self.mixture.weights, *self._averages, others)
-        a = torch.cat([readouts.draw(k, generator), others.draw(old, generator)], 1)  # (C, k + 1, m)
+        a = torch.cat([readouts.draw(n * k, generator), others.draw(old, generator)], 1)
         log_joint = readouts.log_joint(a)
-        reference = log_joint.softmax(-1) @ self._averages[0]  # (C, k + 1, P)
-        there, here = self._tables(others, a, reference).split(k)
-        new, log_new = there.draw(generator)
-        log_sites = torch.cat([log_new, here.log_density(x)], 1).sum(-1)
+        reference = log_joint.softmax(-1) @ self._averages[0]  # (C, n k + n, P)
+        there, here = self._tables(others, a, reference).split(n * k)
+        new, log_new = there.draw(generator)  # (n k, C, P)
+        log_sites = torch.cat([log_new, here.log_density(x.transpose(0, 1))]).sum(-1).mT
+        new = new.transpose(0, 1)
         features = torch.cat([self.neurons.features(new), old], 1)
         log_density = log_joint.logsumexp(-1) + log_sites - others.log_density(a, features)
-        return Candidates(new[:, None], log_density[:, None, :k], log_density[:, k:])
+        log_new, log_old = log_density[:, : n * k], log_density[:, n * k :]
+        return Candidates(new.reshape(n_chains, n, k, -1), log_new.reshape(n_chains, n, k), log_old)
 
     def _tables(self, others: Others, a: Tensor, reference: Tensor) -> LinearTables:
-        """The density of x_mu at readouts (C, n, m), the others expanded around activations (C, n, P)."""
+        """The density of x_mu at readouts (C, n, m), the others expanded around activations (C, n, P).
+
+        Neurons come first in the tables, (n, C, P, G).
+        """
         own = others.inverse.diagonal(dim1=1, dim2=2)[:, None]  # (C, 1, P)
-        square = a.square().sum(-1, keepdim=True)  # |a|^2
-        field = a @ others.pull.mT - square * (reference @ others.inverse - own * reference)
+        square = torch.linalg.vecdot(a, a)[..., None]  # |a|^2
         curvature = -0.5 * square * own
+        field = torch.cat([-square * reference, a], -1) @ others.solved.mT  # all of G_-^{-1}
+        field = torch.addcmul(field, curvature, reference, value=-2.0)
+        field, curvature = (values.transpose(0, 1)[..., None] for values in (field, curvature))
         log_prior, phi = self._nodes
-        exponent = torch.addcmul(field[..., None], curvature[..., None], phi)
-        return LinearTables.of(-_REACH, _SPACING, torch.addcmul(log_prior, exponent, phi))
+        values, cumulative = self._memory(field.shape[:-1], len(log_prior))
+        torch.addcmul(field, curvature, phi, out=values).mul_(phi).add_(log_prior)
+        return LinearTables.of(-_REACH, _SPACING, values, values, cumulative)
+
+    def _memory(self, shape: torch.Size, n_nodes: int) -> tuple[Tensor, Tensor]:
+        """For tables (..., G), the same at each call: new memory would take longer to find than to fill."""
+        if shape not in self._spaces:
+            like = self.neurons.factor
+            self._spaces[shape] = like.new_empty(*shape, n_nodes), like.new_empty(*shape, n_nodes - 1)
+        return self._spaces[shape]
+
+    @cached_property
+    def _spaces(self) -> dict[torch.Size, tuple[Tensor, Tensor]]:
+        return {}

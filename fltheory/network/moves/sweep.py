@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from attrs import frozen
 from torch import Tensor
@@ -69,8 +70,9 @@ class NeuronSweep(BlockSweep):
     def log_weights(self, step: int) -> Tensor:
         if self._index == len(self._group):
             self._open()
-        j = self._index
-        return torch.cat([self._new[:, j] + self._exchanges.log_ratios(j), self._old[:, j, None]], 1)
+        weights = self._log_weights[:, self._index]
+        weights[:, : self._k] += self._exchanges.log_ratios(self._index)
+        return weights
 
     def _open(self) -> None:
         """Draw candidates for the next group of neurons."""
@@ -78,21 +80,27 @@ class NeuronSweep(BlockSweep):
         old = self._x[:, self._group]
         found = self._proposal.draw(self._gram, self._group, old, self._k, self._generator)
         self._candidates = found.positions
-        self._new = -0.5 * (found.positions**2).sum(-1) - found.log_density
-        self._old = -0.5 * (old**2).sum(-1) - found.log_density_old
+        self._both = torch.cat([found.positions, old[:, :, None]], 2)  # (C, n, k + 1, q)
+        log_density = torch.cat([found.log_density, found.log_density_old[..., None]], 2)
+        self._log_weights = torch.add(log_density, self._both.square().sum(-1), alpha=0.5).neg_()
         self._exchanges = self._gram.exchanges(self._group, self._features(found.positions))
 
     def replace(self, step: int, choice: Tensor) -> None:
-        j, neuron = self._index, self._group[self._index]
-        self._exchanges.choose(j, choice)
-        old = self._x[:, neuron, None]
-        both = torch.cat([self._candidates[:, j], old], 1)  # (C, k + 1, q)
-        self._x[:, neuron] = both[torch.arange(len(choice), device=choice.device), choice]
+        self._exchanges.choose(self._index, choice)
         self._index += 1
         if self._index == len(self._group):
             self._exchanges.finish()
+            self._settle()
+
+    def _settle(self) -> None:
+        """Give the neurons of the group, as far as it is visited, the coordinates that they were given."""
+        choices = self._exchanges.choices  # (C, n)
+        chains, places = np.indices(choices.shape, sparse=True)
+        self._x[:, self._group] = self._both[chains, places, choices]
 
     def position(self) -> Tensor:
+        if self._group:
+            self._settle()
         return self._x.flatten(1)
 
 
