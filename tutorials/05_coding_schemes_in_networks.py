@@ -123,7 +123,9 @@ panel = flt.plot_activations(networks["ReLU"], layer=3, n_strongest=6, ax=axes[1
 # %% [markdown]
 # ## Measures of the code
 #
-# `coding_scheme` says which kind of code a layer has, by measures that need no threshold set by hand. The
+# `coding_scheme` says which kind of code a layer has. Groups of neurons are found from the data, not by a
+# threshold on activations. One convention is set by hand: a layer is *sparse* if as many neurons as there are
+# classes carry more than half of the total; `top_share` and `participation` give the numbers behind it. The
 # participation of an output is the number of neurons that carry it.
 
 # %%

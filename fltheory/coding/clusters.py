@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 from attrs import frozen
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.special import logsumexp
 from scipy.stats import binom
 
 from fltheory.numerics.validation import Array, Integers
@@ -19,7 +18,7 @@ from fltheory.numerics.validation import Array, Integers
 _LARGEST = 1000  # points among which groups are sought; the rest are assigned
 _MOST = 100  # groups
 _N_STEPS = 20  # of expectation and maximisation
-_PATIENCE = 3  # numbers of groups in a row that may fail to improve the criterion
+_HOPE = 100.0  # of the last gain of a fit: it is given up where so much would not make it the best
 _STRICT = 2.0  # times the penalty of the criterion, which is too weak for few points in many directions
 _NULL = 1e-6  # relative standard deviation up to which a direction is constant
 _FLOOR = 1e-4  # variance inside groups that is always there, relative to the total
@@ -65,19 +64,22 @@ class Clusters:
 def find_clusters(*blocks: Array) -> Clusters:
     """Groups of n points, given as blocks (n, d_j) of coordinates of one kind each.
 
-    Affine maps of the points do not matter but for the first proposals, in which each block has the same
-    weight.
+    Affine maps of the points do not matter, but for the first proposals, in which each block has the same
+    weight, and where there are less than two points a coordinate. The order of the points and that of the
+    coordinates of a block do not matter.
     """
-    points = np.concatenate(blocks, axis=1)
-    chosen = np.lexsort(points.T)[np.linspace(0, len(points) - 1, min(len(points), _LARGEST)).astype(int)]
-    scaled = np.concatenate([block[chosen] / (_spread(block) or 1.0) for block in blocks], axis=1)
-    white, directions = _whitened(points[chosen])
-    members = _joined(white, _proposed(white, linkage(scaled, "ward"))) if directions.size else chosen * 0
+    units = np.concatenate([np.full(block.shape[1], _spread(block) or 1.0) for block in blocks])
+    points = np.concatenate(blocks, axis=1)[_chosen(blocks)]
+    scaled = points / units
+    white, directions = _whitened(scaled)
+    members = np.zeros(len(points), np.int64)
+    if directions.size:
+        members = _joined(white, _proposed(white, linkage(scaled, "ward")))
     groups = [white[members == c] for c in np.unique(members)]
     root = np.linalg.cholesky(np.linalg.inv(_within(white, members)))  # its inverse covariance
     return Clusters(
-        points[chosen].mean(0),
-        directions @ root,
+        points.mean(0),
+        directions / units[:, None] @ root,
         np.stack([group.mean(0) for group in groups]) @ root,
         np.array([len(group) / len(white) for group in groups]),
     )
@@ -87,11 +89,23 @@ def _spread(block: Array) -> float:
     return float(np.sqrt(block.var(0).sum()))
 
 
+def _chosen(blocks: tuple[Array, ...]) -> Integers:
+    """Points among which groups are sought: evenly from all, sorted by what does not name coordinates."""
+    unnamed = [np.sort(block, axis=1) for block in blocks]
+    order = np.lexsort(np.concatenate([*blocks, *unnamed], axis=1).T)  # the last is compared first
+    return np.asarray(order[np.linspace(0, len(order) - 1, min(len(order), _LARGEST)).astype(int)])
+
+
 def _whitened(points: Array) -> tuple[Array, Array]:
-    """Points (n, r) of covariance 1 and the directions (d, r) that make them: constant ones left out."""
+    """Points (n, r) of covariance 1 and the directions (d, r) that make them.
+
+    Constant directions are left out, and the least ones where there are more than half as many as points:
+    in as many as points any two groups can be told apart.
+    """
     centred = points - points.mean(0)
     _, values, vectors = np.linalg.svd(centred, full_matrices=False)
     kept = values > _NULL * max(values.max(), np.finfo(float).tiny)
+    kept[max(len(points) // 2, 1) :] = False
     directions = vectors[kept].T / values[kept] * np.sqrt(len(points))
     return centred @ directions, directions
 
@@ -104,30 +118,52 @@ def _numbers(most: int) -> Iterator[int]:
         k = max(k + 1, int(1.2 * k))
 
 
+@frozen(eq=False)
+class _Proposal:
+    """Groups (n,) of a mixture that was started from ``number`` groups, and its criterion."""
+
+    criterion: float
+    number: int
+    members: Integers
+
+
 def _proposed(x: Array, tree: Array) -> Integers:
-    """The groups of the mixture with the least Bayesian information criterion, (n,)."""
-    best, found, failures = np.inf, np.zeros(len(x), np.int64), 0
-    for k in _numbers(min(max(len(x) // 3, 1), _MOST)):
-        criterion, members = _mixture(x, fcluster(tree, k, "maxclust").astype(np.int64) - 1)
-        failures = 0 if criterion < best else failures + 1
-        if criterion < best:
-            best, found = criterion, members
-        if failures == _PATIENCE:
-            break
-    return found
+    """The groups of the mixture with the least Bayesian information criterion, (n,).
+
+    Numbers of all sizes are tried: of groups that differ in several ways at once (all codes of four
+    classes) the criterion falls from 4 to 8 to 16, and no number between is better than half of it.
+    """
+    numbers = list(_numbers(min(max(len(x) // 3, 1), _MOST)))
+    best = _Proposal(np.inf, 1, np.zeros(len(x), np.int64))
+    best = _best(x, tree, numbers, best)
+    i = numbers.index(best.number)
+    between = range(numbers[max(i - 1, 0)] + 1, numbers[min(i + 1, len(numbers) - 1)])
+    return _best(x, tree, [k for k in between if k != best.number], best).members
 
 
-def _mixture(x: Array, members: Integers) -> tuple[float, Integers]:
-    """The criterion of a mixture fitted to x (n, r) from given groups, and the groups that it has."""
+def _best(x: Array, tree: Array, numbers: list[int], best: _Proposal) -> _Proposal:
+    for k in numbers:
+        criterion, members = _mixture(x, fcluster(tree, k, "maxclust").astype(np.int64) - 1, best.criterion)
+        if criterion < best.criterion:
+            best = _Proposal(criterion, k, members)
+    return best
+
+
+def _mixture(x: Array, members: Integers, best: float) -> tuple[float, Integers]:
+    """The criterion of a mixture fitted to x (n, r) from given groups, and the groups that it has.
+
+    Given up where it is clearly not going to be better than the best so far.
+    """
     (n, r), k = x.shape, int(members.max()) + 1
+    penalty = _STRICT * (k * r + (k - 1) + r * (r + 1) / 2) * np.log(n)
     weights, likelihood = np.eye(k)[members], -np.inf
     for _ in range(_N_STEPS):
         previous = likelihood
         likelihood, weights = _step(x, weights)
-        if likelihood - previous < 1e-5 * n:
+        gain = likelihood - previous
+        if gain < 1e-5 * n or penalty - 2.0 * (likelihood + _HOPE * gain) > best:
             break
-    n_parameters = k * r + (k - 1) + r * (r + 1) / 2
-    return _STRICT * n_parameters * np.log(n) - 2.0 * likelihood, weights.argmax(1)
+    return penalty - 2.0 * likelihood, weights.argmax(1)
 
 
 def _step(x: Array, weights: Array) -> tuple[float, Array]:
@@ -139,9 +175,12 @@ def _step(x: Array, weights: Array) -> tuple[float, Array]:
     root = np.linalg.cholesky(np.linalg.inv(covariance))
     y, c = x @ root, centres @ root
     score = y @ c.T - 0.5 * (c**2).sum(1) + np.log(total / n)
-    norm = logsumexp(score, axis=1, keepdims=True)
-    likelihood = float((norm[:, 0] - 0.5 * (y**2).sum(1)).sum() + n * np.log(np.diagonal(root)).sum())
-    return likelihood, np.exp(score - norm) + np.finfo(float).tiny
+    top = score.max(1, keepdims=True)
+    weights = np.exp(score - top)
+    norm = weights.sum(1, keepdims=True)
+    evidence = (top + np.log(norm))[:, 0] - 0.5 * (y**2).sum(1)
+    likelihood = float(evidence.sum() + n * np.log(np.diagonal(root)).sum())
+    return likelihood, weights / norm + np.finfo(float).tiny
 
 
 def _within(x: Array, members: Integers) -> Array:

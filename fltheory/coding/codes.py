@@ -88,7 +88,7 @@ def find_codes(
 def codes_of(neurons: Layer) -> Codes:
     """The codes of checked neurons."""
     means = neurons.values
-    grouping = Grouping.of(means, neurons.readouts)
+    grouping = Grouping.of(means, neurons.readouts, neurons.labels is not None)
     codes, members, counts = ranked(grouping.codes, grouping.members(means, neurons.readouts))
     return Codes(
         codes=sealed(codes),

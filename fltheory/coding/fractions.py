@@ -1,5 +1,6 @@
 """How many neurons have each code, with errors."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ from attrs import frozen
 from fltheory.coding.codes import find_codes
 from fltheory.coding.grouping import Grouping, check_classes, class_values
 from fltheory.coding.sampled import as_samples
+from fltheory.model import Model
 from fltheory.numerics.validation import Array, Integers, check_array, check_instance, check_integer, sealed
 from fltheory.representation import Representation
 
@@ -56,7 +58,9 @@ def code_fractions(
     ----------
     representation
         Theory, of which neurons are drawn; or samples: codes are found in the last network of each chain,
-        then the neurons of all networks are counted.
+        then the neurons of all networks are counted. Of samples without networks, for a bounded phi, codes
+        on the classes of the task in the last layer, as counted while sampling: a neuron is active on a
+        class if its mean activation there is above the middle of phi's range.
     layer
         1 to L; L if None.
     n
@@ -69,7 +73,7 @@ def code_fractions(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, or samples were not kept whole.
+        If an argument is not as above, or samples without networks do not tell.
     """
     answer = check_instance("representation", representation, Representation)
     n, seed = check_integer("n", n), check_integer("seed", seed, minimum=0)
@@ -84,16 +88,31 @@ def _counted(samples: "PosteriorSamples", layer: int | None, labels: object) -> 
     model = samples.model
     layer = model.check_layer(model.n_hidden_layers if layer is None else layer, lowest=1)
     classes = check_classes(model.task.labels if labels is None else labels, model.task.n_samples)
+    is_told = labels is None and classes is not None and layer == model.n_hidden_layers
+    traced = samples.draws.traces.get("code_shares")
+    if traced is not None and is_told and not samples.draws.weights and _makes_codes(model):
+        return _traced(traced)
     values = samples.functional(lambda phi: class_values(phi, classes), layer)  # (C, D, N, n_classes)
     if layer < model.n_hidden_layers:
-        grouping = Grouping.of(_last(values))
+        grouping = Grouping.of(_last(values), None, classes is not None)
         members = grouping.members(values)
     else:
-        grouping = Grouping.of(_last(values), _last(samples.readouts))
+        grouping = Grouping.of(_last(values), _last(samples.readouts), classes is not None)
         members = grouping.members(values, samples.readouts)
     shares = np.stack([(members == k).mean(-1) for k in range(len(grouping.codes))], axis=-1)  # (C, D, k)
-    order = np.argsort(-shares.mean((0, 1)), kind="stable")
-    return _with_errors(grouping.codes[order], shares[..., order])
+    return _with_errors(grouping.codes, shares)
+
+
+def _makes_codes(model: Model) -> bool:
+    """Whether neurons settle at both ends of phi's range, so that a threshold tells codes."""
+    return model.nonlinearity.is_bounded and not model.is_lazy and math.isfinite(model.temperature)
+
+
+def _traced(shares: Array) -> CodeFractions:
+    """From the shares of all codes, (C, D, 2^n_classes), numbered so that class 0 is the lowest bit."""
+    n_classes = shares.shape[-1].bit_length() - 1
+    seen = np.flatnonzero(shares.any((0, 1)))
+    return _with_errors((seen[:, None] >> np.arange(n_classes)) & 1, shares[..., seen])
 
 
 def _last(values: Array) -> Array:
@@ -102,6 +121,9 @@ def _last(values: Array) -> Array:
 
 
 def _with_errors(codes: Integers, shares: Array) -> CodeFractions:
+    """Of codes (k, n_classes) and their shares in each network, (C, D, k), in any order."""
+    order = np.argsort(-shares.mean((0, 1)), kind="stable")
+    codes, shares = codes[order], shares[..., order]
     by_chain = shares.mean(1)
     n_chains = len(by_chain)
     errors = None if n_chains == 1 else sealed(by_chain.std(0, ddof=1) / np.sqrt(n_chains))

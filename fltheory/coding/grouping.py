@@ -15,7 +15,7 @@ from fltheory.numerics.validation import (
 )
 from fltheory.representation import Representation, class_means
 
-_FEW = 10  # classes, or inputs without labels: up to here all are looked at, above leading directions
+_FEW = 10  # inputs without labels: up to here all are looked at, above leading directions
 _MOST = 20  # leading directions
 _NOISE = 2.858  # of the largest singular value of noise to the median one (Gavish & Donoho 2014)
 _CLEAR = 4.0  # standard deviations between active and silent classes, where all neurons share a code
@@ -115,9 +115,13 @@ class Grouping:
     code_of: Integers
 
     @classmethod
-    def of(cls, values: Array, readouts: Array | None = None) -> "Grouping":
-        """From class values (n, n_classes) and readouts (n, m) of neurons."""
-        directions = _leading_directions(values)
+    def of(cls, values: Array, readouts: Array | None, has_labels: bool) -> "Grouping":
+        """From class values (n, n_classes) and readouts (n, m) of neurons.
+
+        Of classes all directions are looked at; of inputs without labels, if they are many, those above
+        noise.
+        """
+        directions = np.eye(values.shape[1]) if has_labels else _leading_directions(values)
         blocks = _blocks(values @ directions, readouts)
         clusters = find_clusters(*blocks)
         found, index = np.unique(clusters.assign(*blocks), return_inverse=True)
@@ -138,13 +142,15 @@ def _blocks(values: Array, readouts: Array | None) -> list[Array]:
 
 
 def _leading_directions(values: Array) -> Array:
-    """Of class values (n, n_classes) all directions, or if they are many those above noise."""
-    n_classes = values.shape[1]
-    if n_classes <= _FEW:
-        return np.eye(n_classes)
+    """Of the values (n, P) on inputs all directions, or if they are many those above noise."""
+    n_inputs = values.shape[1]
+    if n_inputs <= _FEW:
+        return np.eye(n_inputs)
     _, size, vectors = np.linalg.svd(values - values.mean(0), full_matrices=False)
     n_kept = int((size > _NOISE * np.median(size)).sum())
-    return np.asarray(vectors[: min(max(n_kept, 1), _MOST)].T)
+    kept = vectors[: min(max(n_kept, 1), _MOST)].T
+    largest = np.take_along_axis(kept, np.abs(kept).argmax(0, keepdims=True), axis=0)
+    return np.asarray(kept * np.sign(largest))  # a sign that does not depend on the order of inputs
 
 
 def _active(centres: Array, spread: float) -> Booleans:

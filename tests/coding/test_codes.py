@@ -1,5 +1,7 @@
 """Codes: planted ones are found and none invented, whatever the order of neurons; the order shows them."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from attrs import evolve
@@ -7,16 +9,17 @@ from hypothesis import given, strategies as st
 
 import fltheory as flt
 from fltheory.coding import code_fractions
+from fltheory.representation import class_means
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PLANTED = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]])
 
 
-def planted(counts, seed=0, noise=0.1):
+def planted(counts, seed=0, noise=0.1, codes=PLANTED, labels=LABELS):
     """Noisy activations (n, P) of neurons with the planted codes, shuffled, and the code of each."""
     rng = np.random.default_rng(seed)
     members = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-    clean = PLANTED[members][:, LABELS]
+    clean = codes[members][:, labels]
     return np.clip(0.1 + 0.8 * clean + noise * rng.standard_normal(clean.shape), 0, 1), members
 
 
@@ -65,6 +68,25 @@ def test_planted_codes_are_recovered_at_more_noise(seed):
     np.testing.assert_array_equal(codes.members, members)
 
 
+@pytest.mark.parametrize(("n_classes", "count"), [(3, 20), (4, 10), (4, 30)])
+def test_all_codes_of_some_classes_are_recovered(n_classes, count):
+    every, labels = np.array(list(product((0, 1), repeat=n_classes))), np.repeat(np.arange(n_classes), 10)
+    activations, members = planted((count,) * len(every), noise=0.15, codes=every, labels=labels)
+    codes = flt.find_codes(activations, labels=labels)
+    np.testing.assert_array_equal(codes.codes[codes.members], every[members])
+    assert len(codes.codes) == 2**n_classes
+
+
+@pytest.mark.parametrize("n_classes", [10, 12, 20])
+@pytest.mark.parametrize("n_silent", [0, 1])
+def test_codes_of_many_classes_are_recovered(n_classes, n_silent):
+    """One code a class, active on this class alone or silent on it alone: all directions carry codes."""
+    every, labels = abs(n_silent - np.eye(n_classes, dtype=int)), np.repeat(np.arange(n_classes), 4)
+    activations, members = planted((25,) * n_classes, codes=every, labels=labels)
+    codes = flt.find_codes(activations, labels=labels)
+    np.testing.assert_array_equal(codes.codes[codes.members], every[members])
+
+
 def test_codes_are_found_without_labels():
     """Each input is then a class: neurons of a code are active on the inputs of its classes."""
     rng = np.random.default_rng(0)
@@ -95,6 +117,14 @@ def test_no_code_is_invented_in_noise(n, labels):
     rng = np.random.default_rng(n)
     for noise in (rng.random((n, 30)), rng.standard_normal((n, 3)) @ rng.standard_normal((3, 30))):
         codes = flt.find_codes(noise, labels=labels)
+        assert not codes.is_discrete and not codes.codes.any()
+
+
+def test_no_code_is_invented_in_noise_on_many_classes():
+    """Also not of neurons fewer than classes and outputs."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(20), 2)
+    for n in (30, 60, 300):
+        codes = flt.find_codes(rng.random((n, 40)), labels=labels, readouts=rng.standard_normal((n, 20)))
         assert not codes.is_discrete and not codes.codes.any()
 
 
@@ -145,6 +175,25 @@ def test_codes_follow_the_names_of_classes(counts, seed, names):
     assert sorted(shares(one).values()) == sorted(shares(other).values())
 
 
+@pytest.mark.parametrize(
+    ("named", "counts", "noise"),
+    [("classes", (1500, 1000, 700, 100), 0.6), ("inputs", (1500, 1000, 700), 0.5)],
+)
+def test_codes_of_many_neurons_follow_names(named, counts, noise):
+    """More than are looked at, so noisy that codes overlap: another choice of them moves some neurons."""
+    labels, codes = np.repeat([0, 1, 2], (20, 10, 10)), np.vstack([PLANTED, [[1, 0, 0]]])
+    activations, _ = planted(counts, noise=noise, codes=codes, labels=labels)
+    one = flt.find_codes(activations, labels=labels if named == "classes" else None)
+    if named == "classes":
+        names = np.array([2, 0, 1])
+        other, back = flt.find_codes(activations, labels=names[labels]), names
+    else:
+        shuffle = np.random.default_rng(0).permutation(40)
+        other, back = flt.find_codes(activations[:, shuffle]), np.argsort(shuffle)
+    assert one.is_discrete
+    np.testing.assert_array_equal(other.codes[:, back][other.members], one.codes[one.members])
+
+
 # Theory and networks -----------------------------------------------------------------------------
 
 
@@ -153,6 +202,17 @@ def test_a_theory_has_the_codes_of_its_branches(theory):
     for branch in theory.branches:
         error = np.sqrt(branch.probability / 4000)
         assert abs(found.get(branch.code, 0.0) - branch.probability) < 5 * error + 0.03  # width of branches
+
+
+def test_a_theory_may_have_all_codes():
+    """Of four classes, 16. Of 16 errors none is beyond 5 by chance; each is .004, so .02 off is seen."""
+    task = flt.OrthogonalClassification(n_samples=16, class_ratios=(0.25, 0.25, 0.25, 0.25))
+    theory = evolve(POSTERIOR, task=task, nonlinearity=flt.Erf(), width=100, temperature=5e-4).solve()
+    found = code_fractions(theory)
+    assert len(found.codes) == len(theory.branches) == 16
+    for branch in theory.branches:
+        error = np.sqrt(branch.probability / 4000)
+        assert abs(found.of(branch.code) - branch.probability) < 5 * error
 
 
 def test_networks_have_the_codes_of_the_theory(theory, networks):
@@ -166,6 +226,25 @@ def test_networks_have_the_codes_of_the_theory(theory, networks):
     np.testing.assert_allclose(found.fractions, found.by_draw.mean((0, 1)))
     spread = found.by_draw.mean(1).std(0, ddof=1)
     np.testing.assert_allclose(found.standard_errors, spread / np.sqrt(3))
+
+
+def test_samples_without_networks_know_the_codes_counted_while_sampling(networks):
+    options = {"n_draws": 8, "n_chains": 3, "n_warmup": 10, "seed": 0, "progress": False}
+    run = {"sampler": flt.HMC(n_leapfrog=5), "keep": "statistics", **options}
+    streamed = POSTERIOR.sample(start="theory", **run)
+    found, whole = code_fractions(streamed), code_fractions(networks)
+    means = networks.functional(lambda phi: class_means(phi, POSTERIOR.task.labels))
+    for code, by_draw in zip(found.codes, np.moveaxis(found.by_draw, -1, 0), strict=True):
+        np.testing.assert_array_equal(by_draw, ((means > 0.5) == code).all(-1).mean(-1))
+        assert abs(found.of(code) - whole.of(code)) < 0.1, "a neuron on its way counts elsewhere"
+    assert found.fractions.sum() == pytest.approx(1.0) and (np.diff(found.fractions) <= 0).all()
+    for question in ({"labels": POSTERIOR.task.labels}, {"layer": 1}):
+        deep = question.get("layer") and evolve(POSTERIOR, n_hidden_layers=2).sample(**run)
+        with pytest.raises(ValueError, match="^keep"):
+            code_fractions(deep or streamed, **question)
+    for change in ({"readout_scaling": "lazy"}, {"nonlinearity": flt.ReLU()}, {"temperature": np.inf}):
+        with pytest.raises(ValueError, match="^keep"):  # no codes that a threshold would tell
+            code_fractions(evolve(POSTERIOR, **change).sample(**run))
 
 
 def test_one_chain_has_no_error(networks):
