@@ -35,8 +35,8 @@ def on_one_code(theory, width, n_chains):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("temperature", "n_draws", "largest_rhat"), [(1e-4, 400, 1.03), (1e-6, 120, 1.1)])
 def test_starts_meet_at_the_shares_of_the_theory(temperature, n_draws, largest_rhat):
-    # The errors, from four or more independent chains, are about 0.0002: shares that are off by 0.001 would be
-    # seen, as those of infinite width are at 1e-6. R-hat falls towards 1 with the length of the runs, as
+    # The errors, from four or more independent chains, are about 0.0002: shares off by 0.001 would be seen,
+    # as those of infinite width are at 1e-6. R-hat falls towards 1 with the length of the runs, as
     # 1 / (2 ESS a half chain) with as much noise: the bounds are three times that. Frozen chains have 4.
     # Longer runs: benchmarks/code_shares.py.
     posterior = flt.DeepNetworkPosterior(TASK, flt.Sigmoid(), width=300, temperature=temperature)
