@@ -44,6 +44,16 @@ def test_derivative_in_the_readout_variance(solution):
     assert found == pytest.approx(0.5 * np.sum(t * (y - 0.02 * t)), rel=SAMPLING)
 
 
+@pytest.mark.slow
+def test_derivative_in_the_variance_of_the_first_weights(solution):
+    """Law 5, with neurons drawn from the first layer."""
+    found = slope(lambda c: orthogonal(24, weight_variance=(c, 1.0)))
+    z, variances = solution.neurons(100_000, 1).preactivations, np.diagonal(solution.model.input_kernel)
+    terms = 0.5 * ((z**2 / variances).sum(1) - 24)
+    error = SAMPLING * abs(found) + 4 * terms.std() / np.sqrt(len(terms))
+    assert abs(terms.mean() - found) < error < 0.1 * abs(found)
+
+
 def test_scaling_the_targets(solution):
     """Law 9: (Y, sigma_a^2, N T) -> (c Y, c^2 sigma_a^2, c^2 N T) leaves J as it is, and t / c."""
     p, c = orthogonal(24), 1.7
@@ -75,6 +85,32 @@ def test_scaling_and_mirroring_phi(solution, phi):
     other = p.solve()
     assert other.free_energy == pytest.approx(solution.free_energy, rel=1e-4)
     np.testing.assert_allclose(other.kernel(1), c**2 * solution.kernel(1), rtol=2e-3)
+
+
+def with_targets(targets):
+    """The same inputs with other targets."""
+    p = orthogonal(24)
+    return evolve(p, task=flt.ArrayTask(p.task.inputs, targets, p.task.labels)).solve()
+
+
+@pytest.mark.slow
+def test_an_output_without_targets_decouples(solution):
+    """Law 13, as well as points show it that do not come with their mirror images."""
+    y = solution.model.task.targets
+    wider = with_targets(np.concatenate([y, np.zeros((24, 1))], axis=1))
+    np.testing.assert_allclose(wider.dual_field[:, 2], 0.0, atol=1e-3)
+    np.testing.assert_allclose(wider.dual_field[:, :2], solution.dual_field, atol=5e-3)
+    assert wider.free_energy == pytest.approx(solution.free_energy, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_proportional_outputs_are_one(solution):
+    """Law 14; the twin: without the factor."""
+    y = solution.model.task.targets @ [[1.0], [-1.0]]
+    two, one, twin = (with_targets(t) for t in (np.concatenate([y, 0.5 * y], axis=1), np.sqrt(1.25) * y, y))
+    assert two.free_energy == pytest.approx(one.free_energy, rel=2e-4)
+    assert twin.free_energy != pytest.approx(one.free_energy, rel=2e-2)
+    np.testing.assert_allclose(two.dual_field[:, 1:], 0.5 * two.dual_field[:, :1], rtol=1e-3)
 
 
 @pytest.mark.slow
