@@ -185,7 +185,7 @@ class DeepSearch:
             if self._is_over or is_stuck:
                 break
             before = root.size
-            tried = (self.redrawn(root.here, self.points.another(k)) for k in range(_N_TRIED))
+            tried = (self.redrawn(root.here, self.points.another(n_unfitting + k)) for k in range(_N_TRIED))
             fresh, jacobian = next((state for state in tried if state is not None), None), root.jacobian
             if fresh is None:
                 break
