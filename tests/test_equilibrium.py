@@ -35,13 +35,13 @@ def on_one_code(theory, width, n_chains):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("temperature", "n_draws", "largest_rhat"), [(1e-4, 400, 1.03), (1e-6, 120, 1.1)])
 def test_starts_meet_at_the_shares_of_the_theory(temperature, n_draws, largest_rhat):
-    # The errors, from four or more independent chains, are about 0.0002: shares off by 0.001 would be seen,
-    # as those of infinite width are at 1e-6. R-hat falls towards 1 with the length of the runs, as
+    # The errors, from four or more independent chains, are up to 0.0003: shares off by 0.002 would be seen,
+    # as without one of the corrections of the moves. R-hat falls towards 1 with the length of the runs, as
     # 1 / (2 ESS a half chain) with as much noise: the bounds are three times that. Frozen chains have 4.
     # Longer runs: benchmarks/code_shares.py.
     posterior = flt.DeepNetworkPosterior(TASK, flt.Sigmoid(), width=300, temperature=temperature)
     theory = posterior.solve(finite_width=True)
-    starts = ("prior", on_one_code(theory, 300, 4))
+    starts = ("prior", "theory", on_one_code(theory, 300, 4))
     runs = [
         posterior.sample(n_draws=n_draws, n_chains=4, n_warmup=100, start=start, keep="statistics")
         for start in starts
@@ -50,7 +50,7 @@ def test_starts_meet_at_the_shares_of_the_theory(temperature, n_draws, largest_r
     for code in COMMON:
         assert together.functionals[code].rhat < largest_rhat
     for run in runs:
-        np.testing.assert_allclose(shares(run).mean((1, 2)), of_theory(theory), atol=0.0008)
+        np.testing.assert_allclose(shares(run).mean((1, 2)), of_theory(theory), atol=0.0012)
 
 
 @pytest.mark.slow
