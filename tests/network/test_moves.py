@@ -227,7 +227,11 @@ class TestCodeMoves:
             torch.testing.assert_close(sweep.position(), x.flatten(1), rtol=0, atol=0)
 
     def test_groups_hold_different_neurons(self) -> None:
-        assert groups([1, 2, 3, 3, 2, 1], 2) == [[1, 2], [3], [3, 2], [1]]
+        assert groups([1, 2, 3, 1], 2) == [[1, 2], [3, 1]]
+        assert groups([1, 2, 1], 3) == [[1, 2], [1]]
+
+    def test_a_way_there_and_back_is_cut_alike(self) -> None:
+        assert groups([1, 2, 3, 3, 2, 1], 2) == [[1, 2], [3], [3], [2, 1]]
 
     def test_exact_draws_stay_exact(self) -> None:
         """One step each of 10000 chains that start in exact draws, against other exact draws.

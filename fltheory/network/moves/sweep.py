@@ -105,7 +105,19 @@ class NeuronSweep(BlockSweep):
 
 
 def groups(order: Sequence[int], size: int) -> list[list[int]]:
-    """``order`` cut into pieces of up to ``size`` different ones."""
+    """``order`` cut into pieces of up to ``size`` different ones.
+
+    A way there and back is cut alike in both directions, so that it stays reversible where what is proposed
+    depends on the group.
+    """
+    n_there, is_odd = divmod(len(order), 2)
+    if not is_odd and list(order[n_there:]) == list(order[:n_there])[::-1]:
+        there = _pieces(order[:n_there], size)
+        return there + [piece[::-1] for piece in there[::-1]]
+    return _pieces(order, size)
+
+
+def _pieces(order: Sequence[int], size: int) -> list[list[int]]:
     found: list[list[int]] = [[]]
     for neuron in order:
         if len(found[-1]) == size or neuron in found[-1]:
