@@ -1,4 +1,4 @@
-"""Neurons that condense in the readout layer too, and three classes."""
+"""Neurons that condense in the readout layer too, and three classes: all slow."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,8 @@ from fltheory.meanfield.rectified.posterior import RectifiedPosterior
 from fltheory.testing import check_solution
 from fltheory.testing.solution_case import SolutionCase
 from fltheory.testing.solution_laws import SOLUTION_LAWS
+
+pytestmark = pytest.mark.slow
 
 
 def theory_of(n_samples: int, ratios: tuple[float, ...]) -> flt.MeanFieldSolution:
@@ -74,7 +76,6 @@ def test_laws_hold_and_miss_what_is_left_out(theory: flt.MeanFieldSolution) -> N
     assert law.found_in(SolutionCase(wrong, 2e-3, 0))
 
 
-@pytest.mark.slow
 def test_three_classes() -> None:
     """The first row of three classes of docs/theory.md section 6.2."""
     theory = theory_of(60, (1 / 3, 1 / 3, 1 / 3))
