@@ -25,8 +25,9 @@ _STUCK = 0.01  # relative change of the residual in a round, from fresh points, 
 _UNFITTING = 3  # rounds that end at a solution of points that do not fit it
 _FAR, _ROUNDS_MERGED = 20.0, 3  # residual of the guess that all neurons are alike; its rounds
 _MERGED = 0.01  # N T below which no neurons are alike, in units of where they begin to feel the targets
-_COOL = 1e-3  # least N T to begin with where no guess leads to a solution, in units of the same,
-_ELSEWHERE = (1 / 3, 3.0, 9.0, 27.0, 81.0, 243.0)  # and in units of the N T asked for
+# Other N T to begin with, where no guess leads to a solution: in units of the N T asked for, or, where that
+# is smaller, of this share of where neurons begin to feel the targets.
+_ELSEWHERE, _COOL = (1 / 3, 3.0, 9.0, 27.0, 81.0, 243.0), 1e-3
 _STEP, _LEAST_STEP = 0.4, 0.9  # factor in N T of a step
 _N_TRIED = 3  # sets of fresh points, where those of the first do not serve
 _SHORTER, _LEAST_SHIFT = 0.4, 0.02  # of steps towards imposed shares

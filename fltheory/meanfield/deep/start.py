@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from attrs import evolve, frozen
@@ -87,6 +88,7 @@ class _Answer:
         """The largest multiple, up to 1, at which the message's overlap with the kernel is as wanted."""
         counts = self.equations.groups.counts
 
+        @cache  # the ends of the bracket are asked for twice
         def excess(factor: float) -> float:
             return self.message.trace_with(self(factor)[1].kernel, counts) - wanted
 
