@@ -54,7 +54,7 @@ def _code_moves(kind: type[CodeMoves], inputs: Array) -> CodeMoves:
 
 @frozen(eq=False)
 class _ConditionedMoves(CodeMoves):
-    """Conditioned on the other neurons, always: else only where it is colder than in small networks."""
+    """Conditioned on the other neurons, always, two drawn together: else only in colder, wider networks."""
 
     def of(self, target: IntegratedTarget) -> Blocks:
         return _ConditionedBlocks(self, Neurons(target))
@@ -70,8 +70,9 @@ class _ConditionedBlocks(CodeBlocks):
         memory: Memory,
         generator: "Generator",
     ) -> NeuronSweep:
-        always = {"is_conditioned": memory["is_conditioned"] | True}
-        return super().sweep(x, order, n_candidates, {**memory, **always}, generator)
+        is_conditioned, two = memory["is_conditioned"] | True, 0 * memory["n_together"] + 2
+        always = {**memory, "is_conditioned": is_conditioned, "n_together": two}
+        return super().sweep(x, order, n_candidates, always, generator)
 
 
 _CODES, _CONDITIONED = _code_moves(CodeMoves, _INPUTS), _code_moves(_ConditionedMoves, _ORTHOGONAL)
@@ -117,7 +118,7 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject("elliptical slice", EllipticalSlice()),
     Subject("pCN", PreconditionedCrankNicolson(step_size=0.5)),
     Subject("code moves", BlockIndependence(n_updates=6), moves=_CODES),
-    Subject("conditioned moves", BlockIndependence(2, n_updates=2), moves=_CONDITIONED, inputs=_ORTHOGONAL),
+    Subject("conditioned moves", BlockIndependence(2, n_updates=4), moves=_CONDITIONED, inputs=_ORTHOGONAL),
     Subject("tempering", _TemperedFromPrior(HMC(n_leapfrog=3, step_size=0.4), n_levels=2)),
     Subject(
         "tempered code moves and HMC, learned",
