@@ -6,7 +6,7 @@ import numpy as np
 from attrs import evolve
 
 from fltheory.errors import ConvergenceError
-from fltheory.meanfield.deep.solver import solve_deep
+from fltheory.meanfield.deep.solver import are_few, solve_deep
 from fltheory.meanfield.ep_solver import solve_bulk, solve_ep
 from fltheory.meanfield.feasible import check_range
 from fltheory.meanfield.finite_width import corrected, uncorrected
@@ -76,7 +76,7 @@ def _solve(model: Model, settings: Settings) -> MeanFieldSolution:
     if model.n_hidden_layers > 1 and not model.nonlinearity.is_bounded:
         return solve_rectified(model, settings)
     if model.n_hidden_layers > 1:
-        exact = _is_diagonal(model) and settings.method != "ep"
+        exact = settings.method == "auto" and _is_diagonal(model) and are_few(model)
         return solve_deep(model, settings) if exact else solve_general(model, settings)
     if model.scaled_temperature == 0.0:
         kernel = model.nonlinearity.gaussian_kernel(model.input_kernel)

@@ -39,6 +39,12 @@ def kernel_factor(kernel: Array) -> Array:
     return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
 
 
+def symmetric_root(kernel: Array) -> Array:
+    """The positive root of K (P, P), which is smooth in K."""
+    values, vectors = np.linalg.eigh(kernel)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+
+
 @frozen(eq=False)
 class LowRankPlusBlocks:
     """A = W W^T + diag(B_1, ..., B_P), acting on arrays of shape (P, m).

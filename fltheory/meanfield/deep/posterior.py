@@ -7,6 +7,7 @@ import numpy as np
 from attrs import frozen
 from scipy import linalg
 
+from fltheory.meanfield.barriers import part_neurons
 from fltheory.meanfield.deep.draws import draw_latents, draw_preactivations
 from fltheory.meanfield.deep.equations import DeepState
 from fltheory.meanfield.deep.layer import LayerState
@@ -17,8 +18,6 @@ from fltheory.numerics.validation import Array, Integers
 
 _N_NEURONS = 8192  # of each layer, that answer for new inputs
 _DISTINCT = 1e-3  # probability of a branch that counts
-# Of log density an input, that grows with P and that neurons do not cross; points between two branches.
-_BARRIER, _N_ON_THE_WAY = 0.3, 21
 _ROUNDING = 1e-10  # added to kernels that may be singular
 
 
@@ -83,10 +82,7 @@ class DeepPosterior(NeuronPosterior):
         state = self._unfolded[layer - 1]
         proposal = state.points.proposal
         probable = proposal.modes[state.branch_weights.sum(0) > _DISTINCT]
-        share = np.linspace(0.0, 1.0, _N_ON_THE_WAY)[:, None]
-        ways = [first + share * (second - first) for first in probable for second in probable]
-        heights = [state.layer.log_density(way) for way in ways]
-        return any(min(h[0], h[-1]) - h.min() > _BARRIER * len(self.field) for h in heights)
+        return part_neurons(probable, state.layer.log_density, len(self.field))
 
     def kernel_parts(self, layer: int) -> KernelParts:
         total = self.state.kernels[layer - 1].expand(self._member)

@@ -88,14 +88,17 @@ class ClassSites(IndependentSites):
         weights *= phi
         mean, cross = weights.sum(-1), _sum(weights, x)
         variance = np.einsum("sgk,sgk->sg", weights, np.broadcast_to(phi, weights.shape)) - mean**2
-        sd = np.sqrt(self.variances)
+        # Where z has no variance, below a constant phi, nothing pulls at it.
+        inverse = np.where(
+            self.variances > 0.0, 1.0 / np.where(self.variances > 0.0, self.variances, 1.0), 0.0
+        )
         return SiteMoments(
             log_z,
             mean,
             np.maximum(variance, 0.0),
-            first / sd,
-            (second - first**2 - 1.0) / self.variances,
-            (cross - mean * first) / sd,
+            first * np.sqrt(inverse),
+            (second - first**2 - 1.0) * inverse,
+            (cross - mean * first) * np.sqrt(inverse),
         )
 
 

@@ -22,13 +22,23 @@ _FIELD_TOLERANCE = 1e-3  # of the readout's own problem, relative to that of all
 _DIFFERENT = 0.1  # relative difference of kernels on two sets of points that are two solutions
 
 
+def are_few(model: Model) -> bool:
+    """Whether classes and outputs are few enough for quasi-random points in the latents of a neuron.
+
+    These are two a class, or one a class and one an output. Inputs are orthogonal to one another.
+    """
+    groups = GroupedTargets.of(model.task.targets, np.diagonal(model.input_kernel))
+    n_classes, n_outputs = groups.targets.shape
+    return bool(n_classes + max(n_outputs, n_classes) <= _MOST_LATENTS)
+
+
 def solve_deep(model: Model, settings: Settings) -> MeanFieldSolution:
     """Solve the mean-field equations of a deep network of bounded phi on orthogonal inputs.
 
     Raises
     ------
     ValueError
-        If there are too many classes or outputs, or another engine is asked for.
+        If T = 0 and the targets cannot be fitted.
     ConvergenceError
         If no solution is found to the tolerance.
     """
@@ -56,19 +66,6 @@ def solve_deep(model: Model, settings: Settings) -> MeanFieldSolution:
 
 def _equations(model: Model, settings: Settings) -> DeepEquations:
     groups = GroupedTargets.of(model.task.targets, np.diagonal(model.input_kernel))
-    n_latents = len(groups.counts) + max(groups.targets.shape[1], len(groups.counts))
-    if n_latents > _MOST_LATENTS:
-        raise ValueError(
-            f"task: expected classes and outputs few enough that a neuron of a deep nonlinear network has at "
-            f"most {_MOST_LATENTS} latents (two a class, or one and one an output), got "
-            f"{len(groups.counts)} classes (inputs that differ in target or norm) and "
-            f"{groups.targets.shape[1]} outputs"
-        )
-    if settings.method != "auto":
-        raise ValueError(
-            "method: expected 'auto' for several hidden layers and orthogonal inputs, got "
-            f"{settings.method!r}"
-        )
     if model.scaled_temperature == 0.0:
         prior = model.nonlinearity.gaussian_kernel(model.input_kernel)
         check_range(prior, model.task.targets, model.input_kernel)

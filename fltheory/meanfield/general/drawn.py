@@ -37,6 +37,11 @@ class DrawnNeurons:
         """phi in the law that they were drawn of, (n, P)."""
         return self.law.activations(self.latent)
 
+    def seen(self, law: LatentLaw) -> Array:
+        """phi in another law, (n, P)."""
+        same = law.factor is self.law.factor
+        return self.activations if same else law.activations(self.latent)
+
     def weights(self, exponents: Array) -> tuple[Array, float]:
         """For the law of these exponents (n,): weights that sum to 1, (n,), and log Z."""
         change = exponents - self.drawn_at
@@ -62,3 +67,21 @@ def together(law: LatentLaw, *samples: DrawnNeurons) -> DrawnNeurons:
         log_partitions.append(log_partition)
     mean = float(np.mean(log_partitions))
     return DrawnNeurons(law, np.concatenate(latents), np.concatenate(drawn_at), mean)
+
+
+def message(law: LatentLaw, neurons: DrawnNeurons, weights: Array) -> Array:
+    """2 d log Z / dK of a layer on K = F F^T with the root F, by its weighted neurons (n,): (P, P).
+
+    docs/theory.md (7f). Off the diagonal the average of second derivatives; on it what makes
+    <grad z^T> = message K, where phi'' is not needed; 0 where z does not vary.
+    """
+    z = neurons.latent @ law.factor.T
+    slope = np.asarray(law.nonlinearity.derivative(z))
+    pull = law.pull(np.asarray(law.nonlinearity(z))) * slope
+    shares, kernel = weights[:, None], law.factor @ law.factor.T
+    total = pull.T @ (shares * pull) + law.conjugate * (slope.T @ (shares * slope))
+    np.fill_diagonal(total, 0.0)
+    own = (shares * pull * z).sum(0) - (total * kernel).sum(1)
+    scale = np.diagonal(kernel)
+    np.fill_diagonal(total, np.where(scale > 0, own / np.where(scale > 0, scale, 1.0), 0.0))
+    return np.asarray(total)

@@ -8,7 +8,7 @@ from attrs import evolve, frozen
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.dual import DualPoint, DualProblem
 from fltheory.meanfield.gaussian_mixture import MixturePosterior
-from fltheory.meanfield.general.layer import ReadoutState
+from fltheory.meanfield.general.layer import LayersAbove
 from fltheory.meanfield.readout import DualSearch, solve_dual
 from fltheory.numerics.validation import Array
 
@@ -18,7 +18,7 @@ _USABLE = 1e-3  # residual above which a readout is not believed
 
 
 @frozen(eq=False)
-class EPReadout(ReadoutState):
+class EPReadout(LayersAbove):
     """The readout layer at one kernel.
 
     Attributes

@@ -1,4 +1,4 @@
-"""Where the search for K_1 starts: neurons on codes for these targets, beside untrained ones."""
+"""Where the search for a kernel starts: neurons on codes for these targets, beside untrained ones."""
 
 from functools import cached_property
 
@@ -15,7 +15,7 @@ _SPANNED = 1e-6  # relative singular value below which a direction does not coun
 
 @frozen(eq=False)
 class FirstGuess:
-    """Of K_1 for a model of two hidden layers."""
+    """Of the kernel of a hidden layer below the last."""
 
     model: Model
 
@@ -36,9 +36,12 @@ class FirstGuess:
         enough = _rank(varied) >= _rank(self.model.task.targets)
         return varied if enough else patterns
 
-    def kernel(self, share: float) -> Array:
-        """K_1 between that of the prior and that of neurons on the codes, whose share this is, (P, P)."""
-        prior = self.model.nonlinearity.gaussian_kernel(self.model.input_kernel)
+    def kernel(self, share: float, below: Array | None = None) -> Array:
+        """<phi phi^T> between the prior's and that of neurons on the codes, whose share this is, (P, P).
+
+        That of the prior on ``below``, K of the layer below: K_0 unless given.
+        """
+        prior = self.model.nonlinearity.gaussian_kernel(self.model.input_kernel if below is None else below)
         return np.asarray((1.0 - share) * prior + share * self._coded.T @ self._coded / len(self._coded))
 
 

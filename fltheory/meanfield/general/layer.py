@@ -1,7 +1,7 @@
-"""What the search for K_1 asks of the two layers, however they are integrated over."""
+"""What the search for a kernel asks of a layer and of those above, however they are integrated over."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from attrs import frozen
@@ -13,16 +13,16 @@ from fltheory.numerics.validation import Array
 
 
 class HiddenState(ABC):
-    """The first layer under one Kt.
+    """A hidden layer under one Kt.
 
     Attributes
     ----------
     factor
-        F (P, q) with K_0 = F F^T.
+        F (P, q) with K = F F^T of the layer below.
     conjugate
         Kt in its parts.
     log_partition
-        log Z_1.
+        log Z.
     """
 
     factor: Array
@@ -68,7 +68,7 @@ class CoreSolution:
 
 
 class HiddenLayer(Protocol):
-    """The first layer under any Kt."""
+    """A hidden layer under any Kt."""
 
     def expect(self, residual: float) -> None:
         """Be as accurate from now on as a solution of this residual deserves."""
@@ -85,13 +85,13 @@ class HiddenLayer(Protocol):
         """
 
 
-class ReadoutState(ABC):
-    """The readout layer at one kernel."""
+class LayersAbove(ABC):
+    """The readout layer, or all layers from one on, at one kernel of the layer below."""
 
     @property
     @abstractmethod
     def weight_variance(self) -> float:
-        """sigma_2^2."""
+        """sigma^2 of the weights between the layer below and these."""
 
     @property
     @abstractmethod
@@ -101,7 +101,7 @@ class ReadoutState(ABC):
     @property
     @abstractmethod
     def action(self) -> float:
-        """S."""
+        """S, or J of these layers."""
 
     @property
     @abstractmethod
@@ -111,13 +111,13 @@ class ReadoutState(ABC):
     @property
     @abstractmethod
     def message(self) -> Array:
-        """Kt_1 = 2 dS / dK for K = <phi phi^T>_1, (P, P)."""
+        """Kt = 2 dS / dK for K = <phi phi^T> of the layer below, (P, P)."""
 
     @property
     @abstractmethod
     def posterior(self) -> NeuronPosterior:
-        """Its neurons: those of a single hidden layer on the kernel sigma_2^2 K."""
+        """Neurons: those of a network with these layers alone on the kernel sigma^2 K."""
 
     @abstractmethod
-    def again(self, kernel: Array) -> "ReadoutState | None":
+    def again(self, kernel: Array) -> Self | None:
         """At a kernel close by; None where that fails."""

@@ -1,4 +1,4 @@
-"""Single neurons of both hidden layers of a network on any input kernel."""
+"""Single neurons of all hidden layers of a network on any input kernel."""
 
 from functools import cached_property
 
@@ -6,6 +6,7 @@ import numpy as np
 from attrs import frozen
 from scipy import linalg
 
+from fltheory.meanfield.barriers import LatentDensity, part_neurons
 from fltheory.meanfield.ensemble import moments
 from fltheory.meanfield.general.layer import HiddenState
 from fltheory.meanfield.general.search import LayerPair
@@ -18,15 +19,15 @@ _ROUNDING = 1e-10  # added to a kernel of neurons, which may be singular
 
 @frozen(eq=False)
 class GeneralDeepPosterior(NeuronPosterior):
-    """Two hidden layers, bounded phi, any kernel.
+    """Two hidden layers or more, bounded phi, any kernel.
 
     New inputs are answered layer by layer. The variance of the outputs has no term from fluctuations of
-    the kernel of the first layer.
+    the kernels of hidden layers.
 
     Attributes
     ----------
     pair
-        Both layers at the solution.
+        The first layer, and those above it, at the solution.
     seed
         Of the neurons that answer for new inputs.
     """
@@ -35,8 +36,8 @@ class GeneralDeepPosterior(NeuronPosterior):
     seed: int
 
     @property
-    def readout_layer(self) -> NeuronPosterior:
-        """The second layer: a single hidden layer on the kernel of the first."""
+    def above(self) -> NeuronPosterior:
+        """The layers above the first: a network on its kernel."""
         return self.pair.readout.posterior
 
     @property
@@ -49,36 +50,43 @@ class GeneralDeepPosterior(NeuronPosterior):
 
     @property
     def branches(self) -> BranchTable:
-        return self.readout_layer.branches
+        return self.above.branches
+
+    def is_discrete(self, layer: int) -> bool:
+        """Whether a barrier that grows with P parts the neurons of a hidden layer."""
+        if layer > 1:
+            return self.above.is_discrete(layer - 1)
+        density = LatentDensity(self._first_layer[1] @ self._state.conjugate.root)
+        return part_neurons(density.modes(), density, len(self.field))
 
     def kernel_parts(self, layer: int) -> KernelParts:
-        if layer == 2:
-            return self.readout_layer.kernel_parts(1)
+        if layer > 1:
+            return self.above.kernel_parts(layer - 1)
         state = self._state
         mean = state.mean_activations[None]
         return KernelParts(state.kernel - mean.T @ mean, mean)
 
     def conjugate_kernel(self, layer: int) -> Array:
-        if layer == 2:
-            return self.readout_layer.conjugate_kernel(1)
+        if layer > 1:
+            return self.above.conjugate_kernel(layer - 1)
         return self._state.conjugate.total
 
     def draw(self, n: int, layer: int, rng: np.random.Generator) -> tuple[Array, Array | None]:
-        if layer == 2:
-            return self.readout_layer.draw(n, 1, rng)
+        if layer > 1:
+            return self.above.draw(n, layer - 1, rng)
         return self._state.draw(n, rng) @ self._state.factor.T, None
 
     def training_variance(self) -> Array:
-        return self.readout_layer.training_variance()
+        return self.above.training_variance()
 
     def predict(self, inputs: NewInputs) -> tuple[Array, Array]:
-        return self.readout_layer.predict(self._above(inputs))
+        return self.above.predict(self._passed(inputs))
 
     def kernel(self, layer: int, inputs: NewInputs) -> Array:
-        above = self._above(inputs)
-        if layer == 2:
-            return self.readout_layer.kernel(1, above)
-        return above.own / self.pair.readout.weight_variance
+        passed = self._passed(inputs)
+        if layer > 1:
+            return self.above.kernel(layer - 1, passed)
+        return passed.own / self.pair.readout.weight_variance
 
     @cached_property
     def _first_layer(self) -> tuple[Array, Array]:
@@ -86,7 +94,7 @@ class GeneralDeepPosterior(NeuronPosterior):
         z, _ = self.draw(_N_NEURONS, 1, np.random.default_rng(self.seed))
         return z @ np.linalg.pinv(self._state.factor).T, np.asarray(self._state.nonlinearity(z))
 
-    def _above(self, inputs: NewInputs) -> NewInputs:
+    def _passed(self, inputs: NewInputs) -> NewInputs:
         """K_1 between new inputs and all; what the training inputs explain is corrected by what is known."""
         (latent, trained), n = self._first_layer, _N_NEURONS
         weights, rest = inputs.regression(self._state.factor)

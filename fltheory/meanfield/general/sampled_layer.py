@@ -1,4 +1,4 @@
-"""The first hidden layer under a conjugate kernel, by weighted particles: where EP at a latent fails."""
+"""A hidden layer under a conjugate kernel, by weighted particles: where EP at a latent fails."""
 
 from functools import cached_property
 
@@ -45,17 +45,27 @@ class SampledState(HiddenState):
     log_partition: float
 
     @property
+    def law(self) -> HiddenLaw:
+        """Of one neuron."""
+        return HiddenLaw(self.factor, self.conjugate.total, self.nonlinearity)
+
+    @cached_property
+    def activations(self) -> Array:
+        """phi(F g) of the neurons, (n, P)."""
+        return self.neurons.seen(self.law)
+
+    @property
     def mean_activations(self) -> Array:
-        return np.asarray(self.weights @ self.neurons.activations)
+        return np.asarray(self.weights @ self.activations)
 
     @cached_property
     def kernel(self) -> Array:
-        return _second_moment(self.neurons.activations, self.weights)
+        return _second_moment(self.activations, self.weights)
 
     @cached_property
     def _centred(self) -> Array:
         """q = V^T phi phi^T V in coordinates, less its mean, (n, k)."""
-        q = _overlaps(self.neurons.activations, self.conjugate)
+        q = _overlaps(self.activations, self.conjugate)
         return np.asarray(q - self.weights @ q)
 
     def response(self) -> Array:  # half the covariance of q
@@ -63,7 +73,7 @@ class SampledState(HiddenState):
 
     def kernel_directions(self) -> Array:
         shares = 0.5 * self.weights[:, None] * self._centred
-        return np.stack([_second_moment(self.neurons.activations, share) for share in shares.T])
+        return np.stack([_second_moment(self.activations, share) for share in shares.T])
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:
         """Particles, of which one may come twice."""
@@ -79,53 +89,59 @@ def _overlaps(activations: Array, conjugate: ConjugateKernel) -> Array:
     return coordinates(along[:, :, None] * along[:, None, :])
 
 
+@frozen(eq=False)
 class SampledLayer:
-    """The layer under any Kt near the one that its particles were drawn of.
+    """The layer under any Kt near the one that its neurons were drawn of.
 
-    Parameters
+    Attributes
     ----------
     factor
-        F (P, q) with K_0 = F F^T.
-    n_particles
-        That move.
+        F (P, q) with K = F F^T of the layer below, which may be another than that of the neurons.
+    neurons
+        By whose weights it answers.
     """
 
-    def __init__(
-        self, factor: Array, nonlinearity: Nonlinearity, n_particles: int, rng: np.random.Generator
-    ) -> None:
-        self.law = HiddenLaw(factor, np.zeros((len(factor), len(factor))), nonlinearity)
-        self.population = Population(rng.standard_normal((n_particles, factor.shape[1])), rng)
-        self.neurons = DrawnNeurons(self.law, self.population.latent, np.zeros(n_particles), 0.0)
+    factor: Array
+    nonlinearity: Nonlinearity
+    neurons: DrawnNeurons
+
+    @cached_property
+    def activations(self) -> Array:
+        """phi(F g) of the neurons, (n, P)."""
+        return self.neurons.seen(self._law(np.zeros((len(self.factor), len(self.factor)))))
+
+    def _law(self, total: Array) -> HiddenLaw:
+        return HiddenLaw(self.factor, total, self.nonlinearity)
 
     def expect(self, residual: float) -> None:
         """Reweighting is exact on the particles."""
 
     def state(self, conjugate: ConjugateKernel) -> SampledState:
         """Under this Kt, by reweighting."""
-        law = evolve(self.law, conjugate=conjugate.total)
-        weights, log_partition = self.neurons.weights(law.exponent(self.neurons.activations))
-        return SampledState(law.factor, law.nonlinearity, conjugate, self.neurons, weights, log_partition)
+        exponents = self._law(conjugate.total).exponent(self.activations)
+        weights, log_partition = self.neurons.weights(exponents)
+        return SampledState(self.factor, self.nonlinearity, conjugate, self.neurons, weights, log_partition)
 
     def at_overlap(
         self, conjugate: ConjugateKernel, overlap: Array, *, tolerance: float, max_iterations: int
     ) -> CoreSolution:
         """See ``HiddenLayer``: a ``ConvergenceError`` where the particles do not reach."""
-        found = self._towards(conjugate, overlap, _LEAST_ESS, tolerance, max_iterations)
+        found = self.towards(conjugate, overlap, _LEAST_ESS, tolerance, max_iterations)
         if found.error > tolerance:
-            raise ConvergenceError("the particles of the first hidden layer do not reach that far", last=None)
+            raise ConvergenceError("the particles of a hidden layer do not reach that far", last=None)
         return found
 
-    def _towards(
+    def towards(
         self, conjugate: ConjugateKernel, overlap: Array, least: float, tolerance: float, max_iterations: int
     ) -> CoreSolution:
-        """As near to this overlap as the particles reach."""
+        """As near to this overlap as the particles reach with an effective share of at least ``least``."""
         target = coordinates(overlap)
-        rest = evolve(self.law, conjugate=evolve(conjugate, core=np.zeros_like(conjugate.core)).total)
-        known = rest.exponent(self.neurons.activations) - self.neurons.drawn_at
-        q = _overlaps(self.neurons.activations, conjugate)
+        rest = self._law(evolve(conjugate, core=np.zeros_like(conjugate.core)).total)
+        known = rest.exponent(self.activations) - self.neurons.drawn_at
+        q = _overlaps(self.activations, conjugate)
 
         def look(x: Array) -> CorePoint:
-            # log Z_1 - x.M / 2 for c in coordinates x; infinite where the particles say nothing
+            # log Z - x.M / 2 for c in coordinates x; infinite where the particles say nothing
             exponents = known + 0.5 * q @ x
             weights = softmax(exponents)
             value = float(logsumexp(exponents)) - 0.5 * float(x @ target)
@@ -143,17 +159,31 @@ class SampledLayer:
         moved = evolve(conjugate, core=matrix(found.x, len(overlap)))
         return CoreSolution(self.state(moved), 2.0 * found.residual / scale)
 
-    def move(self, conjugate: ConjugateKernel, n_rounds: int = 1) -> None:
-        """Particles of this Kt, near the one of those at hand: of several rounds, together."""
-        state = self.state(conjugate)
-        self.population.resample(state.weights, state.neurons.latent)
-        self.law = evolve(self.law, conjugate=conjugate.total)
-        self.neurons = self.neurons.redrawn(self.law, self.population.rounds(self.law, n_rounds))
 
-    def take(self, conjugate: ConjugateKernel, other: DrawnNeurons) -> None:
-        """Hold the particles at hand and others, all near this Kt."""
-        self.law = evolve(self.law, conjugate=conjugate.total)
-        self.neurons = together(self.law, self.neurons, other)
+class HiddenParticles:
+    """Particles of a hidden layer, which follow its law: first the prior on a kernel F F^T."""
+
+    def __init__(
+        self, factor: Array, nonlinearity: Nonlinearity, n_particles: int, rng: np.random.Generator
+    ) -> None:
+        law = HiddenLaw(factor, np.zeros((len(factor), len(factor))), nonlinearity)
+        self.population = Population(rng.standard_normal((n_particles, factor.shape[1])), rng)
+        neurons = DrawnNeurons(law, self.population.latent, np.zeros(n_particles), 0.0)
+        self.layer = SampledLayer(factor, nonlinearity, neurons)
+
+    def move(self, state: SampledState, n_rounds: int = 1) -> SampledState:
+        """The same law on particles drawn afresh, near those at hand: of several rounds, together."""
+        self.population.resample(state.weights, state.neurons.latent)
+        neurons = state.neurons.redrawn(state.law, self.population.rounds(state.law, n_rounds))
+        return self._hold(state, neurons)
+
+    def take(self, state: SampledState, other: SampledState) -> SampledState:
+        """The law of a state on its particles and on those of another state near it, together."""
+        return self._hold(state, together(state.law, state.neurons, other.neurons))
+
+    def _hold(self, state: SampledState, neurons: DrawnNeurons) -> SampledState:
+        self.layer = SampledLayer(state.factor, state.nonlinearity, neurons)
+        return self.layer.state(state.conjugate)
 
     def follow(self, conjugate: ConjugateKernel, overlap: Array, tolerance: float) -> CoreSolution:
         """Particles of this overlap and of what Kt is beside its core, in as many steps as they need.
@@ -161,21 +191,22 @@ class SampledLayer:
         On the way the overlap is given, not the core, on which shares of peaks depend so sharply that all
         neurons would go over to one of them.
         """
-        begin = ConjugateKernel.of(self.law.conjugate, conjugate.directions)
-        first = self.state(begin).overlap
+        begin = ConjugateKernel.of(self.layer.neurons.law.conjugate, conjugate.directions)
+        first = self.layer.state(begin).overlap
         near, part, length = begin, 0.0, 1.0
         for _ in range(_MOST_STEPS):
             there = min(1.0, part + length)
             total = begin.total + there * (conjugate.total - begin.total)
             step = evolve(ConjugateKernel.of(total, conjugate.directions), core=near.core)
             goal = first + there * (overlap - first)
-            found = self._towards(step, goal, _TRUSTED_ESS, tolerance, _CORE_STEPS)
+            found = self.layer.towards(step, goal, _TRUSTED_ESS, tolerance, _CORE_STEPS)
             if found.error > tolerance:
                 length *= _SHRINK
                 continue
+            assert isinstance(found.state, SampledState)
             near, part = found.state.conjugate, there
-            self.move(near)
+            self.move(found.state)
             if part == 1.0:
-                return self._towards(near, overlap, _TRUSTED_ESS, tolerance, _CORE_STEPS)
+                return self.layer.towards(near, overlap, _TRUSTED_ESS, tolerance, _CORE_STEPS)
             length /= _SHRINK
-        raise ConvergenceError("the particles of the first hidden layer do not follow", last=None)
+        raise ConvergenceError("the particles of a hidden layer do not follow", last=None)

@@ -6,15 +6,18 @@ import numpy as np
 from attrs import evolve, frozen
 
 from fltheory.errors import ConvergenceError
-from fltheory.meanfield.general.drawn import DrawnNeurons
-from fltheory.meanfield.general.layer import ReadoutState
+from fltheory.meanfield.general.drawn import DrawnNeurons, message, together
+from fltheory.meanfield.general.layer import LayersAbove
+from fltheory.meanfield.general.moving import ParticlesAbove, SampledLayers
 from fltheory.meanfield.law import NeuronLaw
 from fltheory.meanfield.particles import Particles
 from fltheory.meanfield.population import Population
-from fltheory.meanfield.sample_dual import Report, SampleDual
+from fltheory.meanfield.sample_dual import SampleDual
 from fltheory.meanfield.sampled import SampledPosterior
+from fltheory.meanfield.settings import Settings
 from fltheory.model import Model
 from fltheory.numerics.newton import minimise
+from fltheory.numerics.positive import symmetric_root
 from fltheory.numerics.validation import Array
 from fltheory.numerics.weights import relative_ess
 
@@ -22,11 +25,10 @@ _LEAST_ESS, _TRUSTED_ESS = 0.1, 0.3  # effective share of the particles: within 
 _USABLE = 1e-3  # residual above which a readout is not believed
 _N_NEWTON = 30
 _MOST_STEPS = 200
-_LONGER, _SHORTER = 1.5, 0.5  # steps on the way of K
 
 
 @frozen(eq=False)
-class SampledReadout(ReadoutState):
+class SampledReadout(SampledLayers):
     """The readout layer at one kernel, as weighted neurons.
 
     Attributes
@@ -58,24 +60,17 @@ class SampledReadout(ReadoutState):
     def field(self) -> Array:
         return self.law.field
 
+    @property
+    def evenness(self) -> float:
+        return relative_ess(self.weights)
+
+    @property
+    def kernel_below(self) -> Array:
+        return np.asarray(self.law.factor @ self.law.factor.T) / self.weight_variance
+
     @cached_property
     def message(self) -> Array:
-        """docs/theory.md (7f).
-
-        Off the diagonal the average of second derivatives; on it what makes <grad z^T> = Kt C', where
-        phi'' is not needed; 0 where z does not vary.
-        """
-        law = self.law
-        z = self.neurons.latent @ law.factor.T
-        slope = np.asarray(law.nonlinearity.derivative(z))
-        pull = law.pull(np.asarray(law.nonlinearity(z))) * slope
-        weights, prior = self.weights[:, None], law.factor @ law.factor.T
-        total = pull.T @ (weights * pull) + law.conjugate * (slope.T @ (weights * slope))
-        np.fill_diagonal(total, 0.0)
-        own = (weights * pull * z).sum(0) - (total * prior).sum(1)
-        scale = np.diagonal(prior)
-        np.fill_diagonal(total, np.where(scale > 0, own / np.where(scale > 0, scale, 1.0), 0.0))
-        return np.asarray(self.weight_variance * total)
+        return self.weight_variance * message(self.law, self.neurons, self.weights)
 
     @cached_property
     def posterior(self) -> SampledPosterior:
@@ -97,7 +92,7 @@ class SampledReadout(ReadoutState):
 
     def again(self, kernel: Array) -> "SampledReadout | None":
         """By reweighting; None where the particles do not reach."""
-        law = evolve(self.law, factor=_root(self.weight_variance * kernel))
+        law = evolve(self.law, factor=symmetric_root(self.weight_variance * kernel))
         found = self.problem.solve(law, self.neurons)
         return found if found.residual < _USABLE else None
 
@@ -140,53 +135,41 @@ class SampledProblem:
         return SampledReadout(evolve(law, field=found.x), neurons, weights, action, found.residual, self)
 
 
-def _root(kernel: Array) -> Array:
-    """The symmetric root, which is smooth in the kernel (P, P)."""
-    values, vectors = np.linalg.eigh(kernel)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
-
-
-class ReadoutParticles:
+class ReadoutParticles(ParticlesAbove[SampledReadout]):
     """The readout layer at any kernel, by particles that follow.
 
     Parameters
     ----------
-    tolerance
-        On the residual.
+    settings
+        With the tolerance on the residual.
     seed
         Of the particles.
     """
 
     def __init__(
-        self, model: Model, n_particles: int, tolerance: float, seed: np.random.SeedSequence
+        self, model: Model, n_particles: int, settings: Settings, seed: np.random.SeedSequence
     ) -> None:
-        self.model, self.n_particles, self.seed = model, n_particles, seed
+        self.model, self.n_particles, self.seed, self.report = model, n_particles, seed, settings.report
         self.problem = SampledProblem(
             model.task.targets,
             model.scaled_temperature,
-            model.weight_variances[1],
-            tolerance,
+            model.weight_variances[-1],
+            settings.tolerance,
             int(seed.generate_state(1)[0]),
         )
         self.population: Population | None = None
 
-    def first(self, kernel: Array, report: Report) -> SampledReadout:
-        """By particles that are cooled down to this N T on a kernel (P, P) of the first layer.
-
-        Raises
-        ------
-        ConvergenceError
-            If they do not settle.
-        """
+    def first(self, kernel: Array, like: LayersAbove | None = None) -> SampledReadout:
+        """By particles that are cooled down to this N T."""
         run = Particles(
-            _root(self.problem.weight_variance * kernel),
+            symmetric_root(self.problem.weight_variance * kernel),
             self.problem.targets,
             self.model.readout_variance,
             self.model.nonlinearity,
             n_particles=self.n_particles,
             seed=self.seed,
         )
-        if not run.cool(self.problem.noise, tolerance=_USABLE, report=report) or run.sample is None:
+        if not run.cool(self.problem.noise, tolerance=_USABLE, report=self.report) or run.sample is None:
             raise ConvergenceError("particles do not settle in the readout layer", last=None)
         sample, self.population = run.sample, run.population
         law = evolve(run.law, field=sample.field)
@@ -195,7 +178,6 @@ class ReadoutParticles:
         return self.problem.solve(law, neurons)
 
     def move(self, near: SampledReadout, n_rounds: int = 1) -> SampledReadout:
-        """On particles drawn afresh at this kernel and t: of several rounds, together."""
         assert self.population is not None
         for _ in range(_MOST_STEPS):
             law = near.law
@@ -205,18 +187,5 @@ class ReadoutParticles:
                 return near
         raise ConvergenceError("the particles of the readout layer do not settle", last=None)
 
-    def follow(self, near: SampledReadout, kernel: Array) -> SampledReadout:
-        """At another kernel, on particles that move there in as many steps as they need."""
-        start, part, length = near.law.factor @ near.law.factor.T / near.weight_variance, 0.0, 1.0
-        for _ in range(_MOST_STEPS):
-            length = min(length, 1.0 - part)
-            there = near.again(start + (part + length) * (kernel - start))
-            if there is None or relative_ess(there.weights) < _TRUSTED_ESS:
-                length *= _SHORTER
-                continue
-            part += length
-            if part >= 1.0:
-                return there
-            length *= _LONGER
-            near = self.move(there)
-        raise ConvergenceError("the particles of the readout layer do not follow", last=None)
+    def together(self, one: SampledReadout, other: SampledReadout) -> SampledReadout:
+        return self.problem.solve(one.law, together(one.law, one.neurons, other.neurons))

@@ -1,8 +1,8 @@
-"""Two hidden layers on any kernel: the search for K_1, docs/theory.md section 5.7.
+"""Several hidden layers on any kernel: the search for the kernel of one, docs/theory.md section 5.7.
 
-J = S_2(K_1) - [tr Kt K_1 / 2 - log Z_1(Kt)] is stationary where the Kt that makes K_1 is the message of the
-readout layer on K_1. In the few directions V of the message the unknown is M = V^T K_1 V and steps are
-Newton's; outside of them Kt is mixed with the message.
+For the first J = S(K_1) - [tr Kt K_1 / 2 - log Z_1(Kt)], S that of all layers above, is stationary where the
+Kt that makes K_1 is their message on K_1. In the few directions V of the message the unknown is M = V^T K_1 V
+and steps are Newton's; outside of them Kt is mixed with the message.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.general.conjugate import ConjugateKernel, leading_directions
-from fltheory.meanfield.general.layer import CoreSolution, HiddenLayer, ReadoutState
+from fltheory.meanfield.general.layer import CoreSolution, HiddenLayer, LayersAbove
 from fltheory.meanfield.general.symmetric import coordinates, matrix
 from fltheory.numerics.validation import Array
 
@@ -37,20 +37,20 @@ _SHRINK = 0.35
 
 @frozen(eq=False)
 class LayerPair:
-    """Both layers at one kernel: not yet a solution.
+    """A hidden layer and what is above it, at one kernel: not yet a solution.
 
     Attributes
     ----------
     hidden
-        The first layer, under its Kt.
+        The layer, under its Kt.
     readout
-        The second, on the kernel of the first.
+        The readout layer, or all layers up to it, on the kernel of that layer.
     action
         J, per neuron.
     """
 
     hidden: CoreSolution
-    readout: ReadoutState
+    readout: LayersAbove
     action: float
 
     @property
@@ -71,25 +71,30 @@ class KernelSearch:
     Attributes
     ----------
     layer
-        The first.
+        The hidden layer.
     n_directions
         r.
     report
         Called with each residual.
+    path
+        J at each step.
+    curvature
+        The derivative of the message, found on the way; one that is given is taken for that everywhere.
     """
 
     layer: HiddenLayer
     n_directions: int
     report: Callable[[float], None]
     path: list[float] = field(factory=list)
+    curvature: Array | None = None
 
-    def begin(self, guess: Array, first: ReadoutState) -> LayerPair:
-        """Both layers from a guess of K_1 (P, P) and the readout there."""
+    def begin(self, guess: Array, first: LayersAbove) -> LayerPair:
+        """All layers from a guess of the kernel (P, P) and those above there."""
         directions = leading_directions(first.message, self.n_directions)
         return self.resume(ConjugateKernel.of(first.message, directions), guess, first)
 
-    def resume(self, conjugate: ConjugateKernel, kernel: Array, near: ReadoutState) -> LayerPair:
-        """Both layers where the first has this Kt, but for a core that gives it the overlap of this K_1.
+    def resume(self, conjugate: ConjugateKernel, kernel: Array, near: LayersAbove) -> LayerPair:
+        """All layers where this one has this Kt, but for a core that gives it the overlap of this kernel.
 
         Raises
         ------
@@ -100,22 +105,22 @@ class KernelSearch:
         hidden = self.layer.at_overlap(conjugate, overlap, tolerance=0.01, max_iterations=25)
         pair = self.pair(hidden, near)
         if pair is None:
-            raise ConvergenceError("the readout layer is lost on the first kernel of the first layer")
+            raise ConvergenceError("the readout layer is lost on the first kernel of the layer below")
         return pair
 
     def run(self, pair: LayerPair, *, tolerance: float, max_iterations: int) -> tuple[LayerPair, bool]:
         """Iterate until both the residual and the step in M, relative, are below the tolerance."""
         cap, mixing, history = _CAP, _MIXING, list[_Iterate]()
-        curvature: Array | None = None
+        is_known = self.curvature is not None
         for index in range(max_iterations):
             state = pair.hidden.state
             self.path.append(pair.action)
             self.report(pair.residual)
             self.layer.expect(pair.residual)
             response = np.asarray(np.linalg.inv(state.response()), dtype=np.float64)
-            if curvature is None or index < _RENEWED or index % _RENEWED == 0:
-                curvature = self._curvature(pair, response)
-            newton = _Newton(state.conjugate.directions, response, curvature)
+            if self.curvature is None or (not is_known and (index < _RENEWED or index % _RENEWED == 0)):
+                self.curvature = self._curvature(pair, response)
+            newton = _Newton(state.conjugate.directions, response, self.curvature)
             scale = float(np.abs(coordinates(state.overlap)).max())
             if pair.residual < tolerance and np.abs(newton(pair.gap)).max() < tolerance * scale:
                 return pair, True
@@ -149,15 +154,15 @@ class KernelSearch:
                 return trial, length * mixing, there
         return None
 
-    def _at(self, conjugate: ConjugateKernel, overlap: Array, near: ReadoutState) -> LayerPair | None:
+    def _at(self, conjugate: ConjugateKernel, overlap: Array, near: LayersAbove) -> LayerPair | None:
         try:
             hidden = self.layer.at_overlap(conjugate, overlap, tolerance=_CORE_TOLERANCE, max_iterations=10)
         except ConvergenceError:
             return None
         return self.pair(hidden, near) if hidden.error < _LOOSE else None
 
-    def pair(self, hidden: CoreSolution, near: ReadoutState) -> LayerPair | None:
-        """With the readout on the kernel of the first layer, close to a given one; None where that fails."""
+    def pair(self, hidden: CoreSolution, near: LayersAbove) -> LayerPair | None:
+        """With the layers above on its kernel, close to given ones; None where that fails."""
         state = hidden.state
         readout = near.again(state.kernel)
         if readout is None:

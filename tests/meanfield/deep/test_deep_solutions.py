@@ -6,6 +6,7 @@ from attrs import evolve
 from deep_cases import blocks, orthogonal, with_task
 
 import fltheory as flt
+from fltheory.meanfield import solver
 from fltheory.testing import check_solution
 
 THREE = (0.5, 0.25, 0.25)
@@ -82,14 +83,18 @@ def test_a_cut_search_raises_with_its_last_iterate():
     assert isinstance(caught.value.last, flt.MeanFieldSolution)
 
 
-def test_too_many_classes_are_refused():
-    with pytest.raises(ValueError, match=r"task: expected classes and outputs few enough .* 5 classes"):
-        orthogonal(10, (0.2,) * 5).solve()
+def test_another_engine_answers_what_quasi_random_points_do_not(two_layers, monkeypatch):
+    """Many classes, or an engine by name."""
+    asked = []
 
+    def answer(model, settings):
+        asked.append(model)
+        return two_layers
 
-def test_particles_are_refused():
-    with pytest.raises(ValueError, match="method: expected 'auto' for several hidden layers"):
-        orthogonal(10).solve(method="particles")
+    monkeypatch.setattr(solver, "solve_general", answer)
+    for posterior, method in ((orthogonal(10, (0.2,) * 5), "auto"), (orthogonal(10), "particles")):
+        posterior.solve(method=method)
+        assert asked[-1] is posterior.model
 
 
 def test_infinite_temperature_is_the_prior():

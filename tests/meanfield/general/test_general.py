@@ -46,6 +46,27 @@ def test_the_laws_hold(orthogonal, digits):
         assert solution.agreement.kernel < 0.01 and solution.agreement.dual_field < 0.01
 
 
+def test_on_one_kernel_of_the_first_layer_the_field_follows_the_targets(digits):
+    """Law 17, and what follows from S being concave in N T."""
+    attempt, kernel = (
+        _Attempt(DIGITS.model, Settings("ep", None, 1e-6, 60, 0, False, print)),
+        digits.kernel(1),
+    )
+    targets, noise = DIGITS.task.targets, DIGITS.model.scaled_temperature
+
+    def field(targets, noise):
+        template = evolve(attempt.free.template, targets=targets, noise=noise)
+        return evolve(attempt.free, template=template).first(kernel, None, 40).field
+
+    t = field(targets, noise)
+    np.testing.assert_allclose(t, digits.dual_field, rtol=1e-3, atol=1e-3)
+    change = 0.1 * np.random.default_rng(0).standard_normal(targets.shape)
+    moved = field(targets + change, noise) - t
+    assert (moved * change).sum() > noise * (moved**2).sum() > 0
+    warmer = field(targets, 1.5 * noise)
+    assert np.linalg.norm(warmer) < np.linalg.norm(t) < 1.5 * np.linalg.norm(warmer)
+
+
 def test_a_wrong_kernel_of_the_first_layer_breaks_the_laws(digits):
     pair = digits.neuron.pair
     state = evolve(pair.hidden.state, kernel=1.2 * pair.hidden.state.kernel)
@@ -195,7 +216,8 @@ def test_a_variance_of_the_second_layer_is_taken_into_the_kernel(digits):
 @pytest.mark.parametrize(
     ("change", "arguments", "match"),
     [
-        ({"n_hidden_layers": 3}, {}, "n_hidden_layers: expected 1 or 2"),
+        ({"n_hidden_layers": 3}, {"method": "ep"}, "n_hidden_layers: expected at most 2"),
+        ({"n_hidden_layers": 3}, {"code_fractions": {(1, 0): 1.0}}, "n_hidden_layers: expected at most 2"),
         ({}, {"method": "particles", "code_fractions": {(1, 0): 1.0}}, "code_fractions: expected None with"),
         ({}, {"code_fractions": {(0, 0): 1.0}}, r"code_fractions: .*got \[\(0, 0\)\]"),
     ],

@@ -7,11 +7,11 @@ from scipy.special import logsumexp
 
 import fltheory as flt
 from fltheory.errors import ConvergenceError
-from fltheory.meanfield.general import particle_solver, solver
+from fltheory.meanfield.general import particle_solver, solver, stack
 from fltheory.meanfield.general.conjugate import ConjugateKernel, leading_directions
-from fltheory.meanfield.general.drawn import DrawnNeurons, together
+from fltheory.meanfield.general.drawn import DrawnNeurons, message, together
 from fltheory.meanfield.general.guess import FirstGuess
-from fltheory.meanfield.general.sampled_layer import SampledLayer
+from fltheory.meanfield.general.sampled_layer import HiddenParticles
 from fltheory.meanfield.general.sampled_readout import SampledProblem
 from fltheory.meanfield.law import HiddenLaw, NeuronLaw
 from fltheory.numerics.weights import relative_ess
@@ -38,11 +38,11 @@ def conjugate_of(total, n_directions=1):
     return ConjugateKernel.of(total, leading_directions(total, n_directions))
 
 
-def follow(layer, conjugate):
-    """Particles of a law that is known exactly."""
-    exact = grid(evolve(layer.law, conjugate=conjugate.total))[1]
-    v = conjugate.directions
-    return layer.follow(conjugate, v.T @ exact @ v, 1e-3)
+def particles(phi, n, conjugate, seed=0):
+    """Those of a law that is known exactly, and their layer near it."""
+    moving = HiddenParticles(ROOT, phi, n, np.random.default_rng(seed))
+    exact, v = grid(HiddenLaw(ROOT, conjugate.total, phi))[1], conjugate.directions
+    return moving, moving.follow(conjugate, v.T @ exact @ v, 1e-3).state
 
 
 @pytest.mark.parametrize("phi", [flt.Sigmoid(), flt.Erf()])
@@ -52,20 +52,20 @@ def test_the_first_layer_against_a_dense_grid(phi):
     log Z has a standard error of .016 over seeds for Erf, .007 for Sigmoid.
     """
     law, conjugate = HiddenLaw(ROOT, 4.0 * TOTAL, phi), conjugate_of(4.0 * TOTAL)
-    layer = SampledLayer(ROOT, phi, 16_000, np.random.default_rng(0))
-    assert relative_ess(layer.state(conjugate).weights) < 0.5
-    found = follow(layer, conjugate)
-    np.testing.assert_allclose(found.state.conjugate.core, conjugate.core, rtol=0.1)
-    layer.move(conjugate, 4)
-    state, (log_partition, kernel, _, _) = layer.state(conjugate), grid(law)
+    prior = HiddenParticles(ROOT, phi, 16_000, np.random.default_rng(0)).layer
+    assert relative_ess(prior.state(conjugate).weights) < 0.5
+    moving, found = particles(phi, 16_000, conjugate)
+    np.testing.assert_allclose(found.conjugate.core, conjugate.core, rtol=0.1)
+    state = moving.move(moving.layer.state(conjugate), 4)
+    log_partition, kernel, _, _ = grid(law)
     assert state.log_partition == pytest.approx(log_partition, abs=0.06)
     np.testing.assert_allclose(state.kernel, kernel, atol=0.01)
     np.testing.assert_allclose(state.weights, 1 / 64_000)
 
 
 def test_the_overlap_asked_for_is_found_and_others_are_refused():
-    layer, conjugate = SampledLayer(ROOT, flt.Sigmoid(), 2000, np.random.default_rng(0)), conjugate_of(TOTAL)
-    follow(layer, conjugate)
+    conjugate = conjugate_of(TOTAL)
+    layer = particles(flt.Sigmoid(), 2000, conjugate)[0].layer
     wanted = 1.1 * layer.state(conjugate).overlap
     found = layer.at_overlap(conjugate, wanted, tolerance=1e-4, max_iterations=20)
     np.testing.assert_allclose(found.state.overlap, wanted, rtol=1e-4)
@@ -74,8 +74,8 @@ def test_the_overlap_asked_for_is_found_and_others_are_refused():
 
 
 def test_derivatives_of_the_first_layer_are_those_of_its_particles():
-    layer, conjugate = SampledLayer(ROOT, flt.Sigmoid(), 500, np.random.default_rng(0)), conjugate_of(TOTAL)
-    follow(layer, conjugate)
+    conjugate = conjugate_of(TOTAL)
+    layer = particles(flt.Sigmoid(), 500, conjugate)[0].layer
     step, here = 1e-5, layer.state(conjugate)
     there, back = (layer.state(evolve(conjugate, core=conjugate.core + s * step)) for s in (1, -1))
     slope = (there.log_partition - back.log_partition) / (2 * step)
@@ -87,13 +87,10 @@ def test_derivatives_of_the_first_layer_are_those_of_its_particles():
 
 def test_one_sample_of_two_laws():
     """Samples of two laws together are one of a law between them."""
-    phi, rng = flt.Sigmoid(), np.random.default_rng(0)
-    samples = []
-    for total in (0.8 * TOTAL, 1.2 * TOTAL):
-        layer = SampledLayer(ROOT, phi, 4000, rng)
-        follow(layer, conjugate_of(total))
-        layer.move(conjugate_of(total), 2)
-        samples.append(layer.neurons)
+    phi, samples = flt.Sigmoid(), []
+    for seed, total in enumerate((0.8 * TOTAL, 1.2 * TOTAL)):
+        moving, _ = particles(phi, 4000, conjugate_of(total), seed)
+        samples.append(moving.move(moving.layer.state(conjugate_of(total)), 2).neurons)
     law = HiddenLaw(ROOT, TOTAL, phi)
     both = together(law, *samples)
     weights, log_partition = both.weights(law.exponent(law.activations(both.latent)))
@@ -114,20 +111,17 @@ def test_the_message_is_twice_the_derivative_of_log_z(phi):
     law = NeuronLaw(root, np.array([[1.8, 0.3], [-0.4, 1.4]]), 1.0, phi)
     log_partition, _, g, weight = grid(law)
     neurons = DrawnNeurons(law, g, law.exponent(law.activations(g)) - np.log(weight * len(g)), log_partition)
-    problem = SampledProblem(np.zeros((2, 2)), 0.0, 1.0, 1e-6, 0)
-    message = evolve(
-        problem.solve(law, neurons), law=law, neurons=neurons, weights=weight
-    ).message  # at this t, which solves nothing
+    found = message(law, neurons, weight)
     step = 1e-4
     for change in (np.diag([1.0, 0.0]), np.diag([0.0, 1.0]), np.array([[0.0, 1.0], [1.0, 0.0]])):
         there, back = (
             grid(evolve(law, factor=np.linalg.cholesky(root @ root + sign * step * change)))[0]
             for sign in (1, -1)
         )
-        assert (message * change).sum() == pytest.approx((there - back) / step, abs=2e-3)
+        assert (found * change).sum() == pytest.approx((there - back) / step, abs=2e-3)
     z = g @ root.T
     pull = law.pull(phi(z)) * phi.derivative(z)
-    assert np.abs((pull.T * weight) @ pull - message).max() > 0.1
+    assert np.abs((pull.T * weight) @ pull - found).max() > 0.1
 
 
 def test_an_input_without_a_signal_asks_for_nothing():
@@ -137,8 +131,8 @@ def test_an_input_without_a_signal_asks_for_nothing():
     g = np.random.default_rng(0).standard_normal((500, 2))
     neurons = DrawnNeurons(law, g, np.zeros(500), 0.0)
     problem = SampledProblem(np.array([[0.5], [0.0]]), 0.1, 1.0, 1e-6, 0)
-    message = problem.solve(law, neurons).message
-    assert np.isfinite(message).all() and message[1, 1] == 0.0 and message[0, 0] != 0.0
+    found = problem.solve(law, neurons).message
+    assert np.isfinite(found).all() and found[1, 1] == 0.0 and found[0, 0] != 0.0
 
 
 def test_the_first_guess_spans_the_targets():
@@ -227,7 +221,7 @@ def test_particles_answer_where_ep_fails_and_nothing_else_is_asked_for(monkeypat
         raise ConvergenceError("no fixed point", last=known)
 
     monkeypatch.setattr(solver, "solve_lattice", fails)
-    monkeypatch.setattr(solver, "solve_pair_of_particles", lambda model, settings: found)
+    monkeypatch.setattr(solver, "solve_deep_particles", lambda model, settings: found)
     assert DIGITS.solve().free_energy == found.free_energy
     for arguments in ({"method": "ep"}, {"code_fractions": {(1, 0): 0.5, (0, 1): 0.5}}):
         with pytest.raises(ConvergenceError, match="no fixed point"):
@@ -235,8 +229,12 @@ def test_particles_answer_where_ep_fails_and_nothing_else_is_asked_for(monkeypat
 
 
 def test_particles_that_cannot_settle_say_so(monkeypatch):
-    for name, value in (("_N_HIDDEN", 300), ("_N_READOUT", 200), ("_N_STEPS", 1)):
-        monkeypatch.setattr(particle_solver, name, value)
+    for module, name, value in (
+        (particle_solver, "_N_HIDDEN", 300),
+        (particle_solver, "_N_READOUT", 200),
+        (stack, "_N_STEPS", 1),
+    ):
+        monkeypatch.setattr(module, name, value)
     with pytest.raises(ConvergenceError, match="do not settle") as caught:
         DIGITS.solve(method="particles", max_iterations=1)
     assert isinstance(caught.value.last, flt.MeanFieldSolution)
