@@ -97,7 +97,7 @@ class Workshop:
 
     def _solved(self, case: Case) -> MeanFieldSolution | None:
         sized = self._sized(case)
-        fractions = code_fractions(self.networks(case)) if case.is_frozen else None
+        fractions = code_fractions(self.networks(case)) if sized.is_frozen else None
         try:
             return sized.posterior.solve(code_fractions=fractions, seed=self.seed, progress=self.progress)
         except (ConvergenceError, ValueError) as error:

@@ -108,9 +108,14 @@ def plot_drift(
     n_strongest = check_integer("n_strongest", n_strongest)
     with styled():
         axes = grid(ax, len(rows), 3, _SIZE)
+        known: set[str] = set()
         for line, trajectory, theory in zip(axes, rows, own, strict=True):
             _draw_snapshots(line[0], line[1], trajectory, n_strongest)
             _draw_overlaps(line[2], trajectory, theory, "nothing")
+            labels = set(line[2].get_legend_handles_labels()[1])
+            if labels <= known:  # told above already: a legend hides what is behind it
+                line[2].get_legend().remove()
+            known |= labels
         _name(axes, rows)
     return axes
 
