@@ -177,7 +177,8 @@ class DeepNetworkPosterior:
             other kernels expectation propagation (bounded phi), held against exact neurons, or
             particles (any phi, and where the former fails); "ep" or "particles": that engine. Two hidden
             layers of bounded phi on other kernels: a lattice in the latent of the first, which is solved
-            to a relative 1e-3, and EP, for at most three outputs or so ("ep"); or particles of both.
+            to a relative 1e-3, and EP, for at most three outputs or so ("ep"); or particles of both, as
+            for more layers there, and for more than four classes of orthogonal inputs.
             ``MeanFieldSolution.agreement`` says how far a second answer is.
         start
             A solution to start from, for the same number of inputs and outputs.
