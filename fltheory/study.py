@@ -124,8 +124,8 @@ def compare(theory: MeanFieldSolution, networks: PosteriorSamples) -> Comparison
     Parameters
     ----------
     theory, networks
-        Answers for the same task, nonlinearity, depth and N T. Widths may differ. Of the networks all must
-        have been kept, for kernels draw by draw.
+        Answers for the same task, nonlinearity, depth and N T. Widths may differ. Of networks that were not
+        kept the averages of each chain are compared, and errors are those between chains.
 
     Raises
     ------
@@ -178,7 +178,10 @@ class _Estimate:
 
     @classmethod
     def of(cls, draws: Array) -> "_Estimate":
-        """From the values in each network, shape (C, D)."""
+        """From the values in each network, shape (C, D); or from the average of each chain, (C, 1)."""
+        if draws.shape[1] == 1:
+            error = float(draws.std(ddof=1) / np.sqrt(len(draws))) if len(draws) > 1 else None
+            return cls(float(draws.mean()), error, False)
         if (np.ptp(draws, axis=1) <= _ROUNDING * np.abs(draws).max()).any():
             return cls(float(draws.mean()), None, True)
         known = Convergence.of(draws)
@@ -256,7 +259,10 @@ def _kernel_rows(theory: MeanFieldSolution, networks: PosteriorSamples) -> Itera
     blocks = _Blocks(task.labels, task.n_samples)
     for layer in range(1, networks.model.n_hidden_layers + 1):
         expected = theory.kernel(layer)
-        draws = networks.functional(lambda phi: blocks.of(phi.swapaxes(1, 2) @ phi / width), layer)
+        if networks.draws.weights:
+            draws = networks.functional(lambda phi: blocks.of(phi.swapaxes(1, 2) @ phi / width), layer)
+        else:
+            draws = blocks.of(networks.chain_averages("kernel", layer))[:, None]
         for i, (name, value) in enumerate(zip(blocks.names, blocks.of(expected), strict=True)):
             yield _row(f"K_{layer}, {name}", value, draws[..., i])
         difference = np.linalg.norm(networks.kernel(layer) - expected)
@@ -273,13 +279,20 @@ def _code_rows(theory: MeanFieldSolution, networks: PosteriorSamples) -> Iterato
     for branch in theory.branches:
         if branch.code is not None:
             shares[branch.code] = shares.get(branch.code, 0.0) + branch.probability
+    common = {code: share for code, share in shares.items() if share > _RAREST_CODE}
+    names = {code: f"{_SHARE} {'-'.join(map(str, code))}" for code in common}
+    if not networks.draws.weights:
+        traced = networks.functionals()  # as counted while sampling
+        for code, share in common.items():
+            draws = traced.get("code " + "".join(map(str, code)))
+            if draws is not None:
+                yield _row(names[code], share, draws)
+        return
     threshold = activity_threshold(model)
     active = networks.functional(lambda phi: class_means(phi, labels) > threshold)  # (C, D, N, classes)
-    for code, share in shares.items():
-        if share > _RAREST_CODE:
-            has_code = (active == np.array(code)).all(-1)
-            name = f"{_SHARE} {'-'.join(map(str, code))}"
-            yield _row(name, share, has_code.mean(-1), is_frozen=not _is_renewed(has_code))
+    for code, share in common.items():
+        has_code = (active == np.array(code)).all(-1)
+        yield _row(names[code], share, has_code.mean(-1), is_frozen=not _is_renewed(has_code))
 
 
 def _is_renewed(has_code: Booleans) -> bool:
@@ -294,14 +307,22 @@ def _output_rows(theory: MeanFieldSolution, networks: PosteriorSamples) -> Itera
     for name, inputs, labels in (("training", None, task.labels), ("test", task.test_inputs, test_labels)):
         if name == "test" and inputs is None:
             continue
-        expected, draws = theory.predict(inputs).mean, networks.mean_outputs(inputs)
+        expected = theory.predict(inputs).mean
+        if networks.draws.weights:
+            draws = networks.mean_outputs(inputs)
+        else:
+            draws = networks.chain_averages("output", inputs=inputs)[:, None]
         for label, own in _own_class(task, labels):
             yield _row(f"{name} output, class {label}", float(own(expected)), own(draws))
         yield _distance_row(f"{name} output, rms gap", expected, draws)
 
 
 def _field_rows(theory: MeanFieldSolution, networks: PosteriorSamples) -> Iterator[Row]:
-    task, expected, draws = networks.model.task, theory.dual_field, networks.dual_field_draws
+    task, expected = networks.model.task, theory.dual_field
+    if networks.draws.weights:
+        draws = networks.dual_field_draws
+    else:
+        draws = networks.chain_averages("dual field")[:, None]
     for label, own in _own_class(task, task.labels):
         yield _row(f"dual field, class {label}", float(own(expected)), own(draws))
     found = networks.dual_field

@@ -227,6 +227,24 @@ def test_without_pandas_the_error_names_it(monkeypatch):
 # Arguments ---------------------------------------------------------------------------------------
 
 
+def test_networks_that_were_not_kept_are_compared_by_averages_of_chains(sigmoid):
+    """The same run once more: the same values, with errors from how far the chains differ."""
+    theory, averaged = SIGMOID.solve(), SIGMOID.sample(n_draws=20, n_chains=2, n_warmup=40, keep="statistics")
+    found, known = rows(compare(theory, averaged)), rows(compare(theory, sigmoid))
+    assert list(found) == list(known)
+    for name, row in known.items():
+        for ours, theirs in ((found[name].network, row.network), (found[name].gap, row.gap)):
+            assert (ours is None) == (theirs is None)
+            assert ours is None or ours == pytest.approx(theirs, rel=1e-6, abs=1e-9)
+    spread = sigmoid.chain_averages("kernel", 1)
+    np.testing.assert_allclose(spread, averaged.chain_averages("kernel"), rtol=1e-6)
+    diagonal = np.diagonal(spread, axis1=1, axis2=2).mean(1)
+    error = diagonal.std(ddof=1) / np.sqrt(2)
+    assert found["K_1, diagonal"].standard_error == pytest.approx(error, rel=1e-6)
+    with pytest.raises(ValueError, match="quantity"):
+        sigmoid.chain_averages("mean")
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [

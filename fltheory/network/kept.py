@@ -105,6 +105,16 @@ class KeptNetworks:
         total = sum((phi.mT @ phi).numpy() for phi in self.features(inputs, layer))
         return np.asarray(total / (self.draws.n_draws * self.model.width))
 
+    def chain_outputs(self, inputs: Array | None) -> Array:
+        """The mean output averaged over the draws of each chain, (C, n, m)."""
+        if not self.has_weights:
+            return self.average(f"{self._known(inputs)}_output")
+        return np.asarray(np.mean([mean for mean, _ in self.conditional_outputs(inputs)], axis=0))
+
+    def chain_dual_fields(self) -> Array:
+        """t averaged over the draws of each chain, (C, P, m)."""
+        return self.dual_field_draws.mean(1) if self.has_weights else self.average("dual_field")
+
     def predict(self, inputs: Array | None) -> Prediction:
         """Mean and variance of the output, the readouts averaged."""
         if not self.has_weights:
@@ -115,15 +125,19 @@ class KeptNetworks:
         return self._prediction(means.mean((0, 1)), noise[:, None] + means.var((0, 1)))
 
     def _averaged_prediction(self, inputs: Array | None) -> Prediction:
-        """On the training or the test inputs of the task, from what was averaged while sampling."""
-        test = self.model.task.test_inputs
-        if inputs is not None and (test is None or not np.array_equal(inputs, test)):
-            raise _missing("predictions on inputs other than those of the task", "'all'")
-        name = "training" if inputs is None else "test"
+        """From what was averaged while sampling."""
+        name = self._known(inputs)
         means = self.average(f"{name}_output")  # (C, n, m)
         noise = self.average(f"{name}_noise").mean(0)[:, None]
         spread = pooled_variance(means, self.average(f"{name}_output{SPREAD}"), self.draws.n_draws)
         return self._prediction(means.mean(0), noise + spread)
+
+    def _known(self, inputs: Array | None) -> str:
+        """What the inputs are, on which averages were taken while sampling."""
+        test = self.model.task.test_inputs
+        if inputs is not None and (test is None or not np.array_equal(inputs, test)):
+            raise _missing("predictions on inputs other than those of the task", "'all'")
+        return "training" if inputs is None else "test"
 
     def _prediction(self, mean: Array, variance: Array) -> Prediction:
         return Prediction(read_only(mean), read_only(variance), nearest_class(self.model.task, mean))
@@ -140,8 +154,7 @@ class KeptNetworks:
     @property
     def dual_field(self) -> Array:
         """t averaged over all networks, (P, m)."""
-        draws = self.dual_field_draws if self.has_weights else self.average("dual_field")[:, None]
-        return read_only(draws.mean((0, 1)))
+        return read_only(self.chain_dual_fields().mean(0))
 
 
 def joined(rows: Iterable[Array]) -> Array:

@@ -20,6 +20,7 @@ from fltheory.network.runs import check_jobs, gathered, run_groups
 from fltheory.numerics.validation import (
     Array,
     check_array,
+    check_choice,
     check_flag,
     check_instance,
     check_integer,
@@ -208,6 +209,32 @@ class PosteriorSamples(Representation):
             return self.model.input_kernel if x is None else read_only(self.model.kernel_between(x, x))
         return read_only(self._kept.chain_kernels(layer, x).mean(0))
 
+    def chain_averages(self, quantity: str, layer: int | None = None, inputs: object = None) -> Array:
+        """The average over the draws of each chain, (C, ...), however little of them was kept.
+
+        Parameters
+        ----------
+        quantity
+            "kernel", (C, n, n); "output", with the readouts averaged, (C, n, m); or "dual field", (C, P, m).
+        layer
+            Of the kernel, 1 to L; L if None.
+        inputs
+            Of kernel and output, (n, N0); the training inputs if None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or what was kept does not tell.
+        """
+        check_choice("quantity", quantity, ("kernel", "output", "dual field"))
+        x = self._inputs(inputs)
+        if quantity == "dual field":
+            return read_only(self._kept.chain_dual_fields())
+        if quantity == "output":
+            return read_only(self._kept.chain_outputs(x))
+        layer = self.model.n_hidden_layers if layer is None else layer
+        return read_only(self._kept.chain_kernels(self.model.check_layer(layer, lowest=1), x))
+
     def kernel_error(self, layer: int) -> Array:
         """The standard error of each entry of ``kernel(layer)``, (P, P), from how far the chains differ.
 
@@ -219,7 +246,7 @@ class PosteriorSamples(Representation):
         layer = self.model.check_layer(layer, lowest=1)
         if self.n_chains < 2:
             raise ValueError("kernel_error: expected at least two chains, got one")
-        kernels = self._kept.chain_kernels(layer, None)
+        kernels = self.chain_averages("kernel", layer)
         return read_only(kernels.std(0, ddof=1) / np.sqrt(self.n_chains))
 
     def neurons(self, n: int, layer: int, seed: int = 0) -> Neurons:
