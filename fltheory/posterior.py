@@ -227,10 +227,11 @@ class DeepNetworkPosterior:
 
     def _check_fractions(self, value: object, method: str, finite_width: bool) -> ImposedFractions | None:
         fractions = check_code_fractions("code_fractions", value, self.model)
-        if fractions is not None and (finite_width or method == "particles" or math.isinf(self.temperature)):
+        is_alone = method == "particles" and self.n_hidden_layers == 1
+        if fractions is not None and (finite_width or is_alone or math.isinf(self.temperature)):
             raise ValueError(
-                "code_fractions: expected None with finite_width=True, method='particles' or an infinite "
-                f"temperature, got {describe(value)}"
+                "code_fractions: expected None with finite_width=True, an infinite temperature or, for one "
+                f"hidden layer, method='particles', got {describe(value)}"
             )
         return fractions
 

@@ -83,3 +83,17 @@ def test_sigmoidal_networks_tend_to_the_theory(depth):
     assert (5.0 * error < 0.05 * np.abs(theory)).all()  # what would be seen
     wrong = of_theory(evolve(base, prior=flt.GaussianPrior(weight_variance=1.1)).solve())
     assert (np.abs(limit - wrong) > 5.0 * error).any()
+
+
+def test_two_layers_on_a_hundred_images():
+    """Networks started from neurons of the theory, N = 300: wider and longer in benchmarks/deep_digits.py."""
+    base = flt.DeepNetworkPosterior(
+        flt.Digits(n_samples=100), flt.Sigmoid(), n_hidden_layers=2, width=300, temperature=0.04 / 300
+    )
+    theory, new = base.solve(), base.task.test_inputs
+    start = [[theory.neurons(300, k, 10 * c + k) for k in (1, 2)] for c in range(4)]
+    networks = base.sample(flt.HMC(), start=start, n_draws=40, n_warmup=60, keep="statistics")
+    kernel, outputs = networks.kernel(1) - theory.kernel(1), networks.predict(new).mean
+    assert np.sqrt((kernel**2).mean()) < 0.004
+    assert np.corrcoef(networks.dual_field.ravel(), theory.dual_field.ravel())[0, 1] > 0.995
+    assert np.sqrt(((outputs - theory.predict(new).mean) ** 2).mean()) < 0.005

@@ -15,6 +15,7 @@ from scipy.special import logsumexp, softmax
 from fltheory.meanfield.solution import activity_threshold
 from fltheory.model import Model
 from fltheory.numerics.validation import Array, Booleans, Integers, check_real, check_sequence, describe
+from fltheory.numerics.weights import relative_ess
 from fltheory.representation import class_means
 
 _FAINT = 1e-300
@@ -35,7 +36,7 @@ class CountedCodes(Protocol):
 
 @frozen(eq=False)
 class Mixing:
-    """How the branches of a neuron add up: in groups, each with a share that is its own.
+    """How branches, or drawn neurons, add up: in groups, each with a share that is its own.
 
     Attributes
     ----------
@@ -96,6 +97,11 @@ class Mixing:
         for c, share in enumerate(self.shares):
             result[self.member == c] = share * softmax(log_weights[self.member == c])
         return result
+
+    def evenness(self, weights: Array) -> float:
+        """The smallest effective share inside a group."""
+        inside = (weights[self.member == c] / share for c, share in enumerate(self.shares))
+        return min(relative_ess(group) for group in inside)
 
     def centred(self, weights: Array, values: Array) -> Array:
         """What values of the branches (B, ...) differ by from the mean of their group."""

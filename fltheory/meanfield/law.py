@@ -8,6 +8,7 @@ import numpy as np
 from attrs import frozen
 from scipy.special import logsumexp
 
+from fltheory.meanfield.fractions import ImposedFractions
 from fltheory.nonlinearity import Nonlinearity
 from fltheory.numerics.validation import Array
 
@@ -45,7 +46,10 @@ class LatentLaw(ABC):
 
     def exponent(self, activations: Array) -> Array:
         """phi^T Kt phi / 2, (n,)."""
-        return np.asarray(0.5 * np.einsum("np,np->n", self.pull(activations), activations))
+        return self._exponent(activations, self.pull(activations))
+
+    def _exponent(self, activations: Array, pull: Array) -> Array:
+        return np.asarray(0.5 * np.einsum("np,np->n", pull, activations))
 
     def log_density(self, latent: Array) -> Array:
         """Relative to log N(0 | 0, 1) without its constant, (n,)."""
@@ -56,7 +60,7 @@ class LatentLaw(ABC):
         z = latent @ self.factor.T
         phi = np.asarray(self.nonlinearity(z))
         pull = self.pull(phi)
-        value = 0.5 * np.einsum("np,np->n", pull, phi) - 0.5 * (latent**2).sum(1)
+        value = self._exponent(phi, pull) - 0.5 * (latent**2).sum(1)
         return value, (pull * self.nonlinearity.derivative(z)) @ self.factor - latent
 
     def growth_to(self, exponents: Array, latent: Array) -> float:
@@ -97,6 +101,31 @@ class NeuronLaw(LatentLaw):
 
     def pull(self, activations: Array) -> Array:
         return np.asarray(self.readout_variance * (activations @ self.field) @ self.field.T)
+
+
+@frozen(eq=False)
+class ImposedLaw(NeuronLaw):
+    """The same where codes have imposed shares: constants are added to the exponent, one a code.
+
+    Attributes
+    ----------
+    fractions
+        Of the codes; a neuron with none of them is not drawn.
+    offsets
+        What is added, (k,).
+    """
+
+    fractions: ImposedFractions
+    offsets: Array
+
+    def _exponent(self, activations: Array, pull: Array) -> Array:
+        known = np.append(self.offsets, -np.inf)  # at -1: none of the codes
+        return np.asarray(super()._exponent(activations, pull) + known[self.fractions.members(activations)])
+
+    @property
+    def is_odd(self) -> bool:
+        """Mirror images may have other shares."""
+        return False
 
 
 @frozen(eq=False)

@@ -11,10 +11,10 @@ from functools import cached_property
 import numpy as np
 from attrs import frozen
 from scipy import linalg
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
 
+from fltheory.meanfield.fractions import Mixing
 from fltheory.numerics.validation import Array
-from fltheory.numerics.weights import relative_ess
 
 _N_SELF_CONSISTENT = 20
 _LOOSEST, _TIGHTEST = 0.05, 1e-8  # relative residuals of a Newton step, by conjugate gradients
@@ -55,6 +55,8 @@ class SampleDual:
         for several t_0), (M,).
     least_ess
         Relative effective sample size of the reweighting below which S is infinite.
+    mixing
+        What is imposed on the shares of groups of particles; None: nothing.
     """
 
     activations: Array
@@ -63,13 +65,19 @@ class SampleDual:
     noise: float
     readout_variance: float
     least_ess: float = 0.5
+    mixing: Mixing | None = None
+
+    @cached_property
+    def groups(self) -> Mixing:
+        """The particles in their groups."""
+        return Mixing.free(len(self.activations)) if self.mixing is None else self.mixing
 
     def __call__(self, field: Array) -> "SampleEvaluation":
         drive = self.activations @ field  # t^T phi, (M, m)
         log_weights = 0.5 * self.readout_variance * (drive**2).sum(1) - self.drawn_at
-        weights = softmax(log_weights)
-        growth = float(logsumexp(log_weights)) - math.log(len(weights))
-        if relative_ess(weights) < self.least_ess:
+        weights = self.groups.weights(log_weights)
+        growth = self.groups.log_sum(log_weights) - math.log(len(weights))
+        if self.groups.evenness(weights) < self.least_ess:
             growth = math.inf  # the particles say nothing of this t: no step goes there
         value = growth + 0.5 * self.noise * float((field**2).sum()) - float((field * self.targets).sum())
         outputs = self.readout_variance * (self.activations.T @ (weights[:, None] * drive))
@@ -84,7 +92,8 @@ class SampleEvaluation:
     Attributes
     ----------
     growth
-        log Z(t), relative to that of the law drawn from; infinite where the weights say nothing.
+        log Z(t), or what stands in its place where shares are imposed, relative to that of the law drawn
+        from; infinite where the weights say nothing.
     weights, drive
         Of the particles: (M,), summing to 1, and t^T phi, (M, m).
     """
@@ -121,7 +130,7 @@ class SampleEvaluation:
         variance, phi = self.dual.readout_variance, self.dual.activations
         change = (phi @ v.reshape(len(v), -1)).reshape(-1, *v.shape[1:])  # (M, m, k)
         tilt = variance * np.einsum("sm,smk->sk", self.drive, change)
-        change += self.drive[:, :, None] * (tilt - self.weights @ tilt)[:, None, :]
+        change += self.drive[:, :, None] * self.dual.groups.centred(self.weights, tilt)[:, None, :]
         change *= self.weights[:, None, None]
         pushed = phi.T @ change.reshape(len(change), -1)
         return np.asarray(self.dual.noise * v + variance * pushed.reshape(v.shape))

@@ -179,7 +179,7 @@ def test_seeds_agree_where_each_code_has_many_forms() -> None:
 def test_ten_classes() -> None:
     """Dozens of codes of ten digits, without a list of 2^10."""
     p = flt.DeepNetworkPosterior(
-        flt.Digits(tuple(range(10)), 300), flt.Sigmoid(), width=1000, temperature=1e-4
+        flt.Digits(tuple(range(10)), 150), flt.Sigmoid(), width=1000, temperature=1e-4
     )
     solution = p.solve(method="particles")
     assert solution.residual < 1e-6

@@ -52,7 +52,7 @@ class _Attempt:
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self.model, self.settings = model, settings
-        is_last_resort = settings.method == "ep" or settings.code_fractions is not None
+        is_last_resort = settings.method == "ep"
         self.shares = _SHARES if is_last_resort else _SHARES[:1]
         self.readout_steps = _READOUT_STEPS if is_last_resort else _FEW_STEPS
         self.factor = kernel_factor(model.input_kernel)

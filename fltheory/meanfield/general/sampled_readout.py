@@ -4,12 +4,14 @@ from functools import cached_property
 
 import numpy as np
 from attrs import evolve, frozen
+from scipy.special import logsumexp
 
 from fltheory.errors import ConvergenceError
+from fltheory.meanfield.fractions import ImposedFractions, Mixing
 from fltheory.meanfield.general.drawn import DrawnNeurons, message, together
 from fltheory.meanfield.general.layer import LayersAbove
 from fltheory.meanfield.general.moving import ParticlesAbove, SampledLayers
-from fltheory.meanfield.law import NeuronLaw
+from fltheory.meanfield.law import ImposedLaw, NeuronLaw
 from fltheory.meanfield.particles import Particles
 from fltheory.meanfield.population import Population
 from fltheory.meanfield.sample_dual import SampleDual
@@ -34,7 +36,7 @@ class SampledReadout(SampledLayers):
     Attributes
     ----------
     law
-        At the solution t, with F the symmetric root of C' = sigma_2^2 <phi phi^T>_1.
+        At the solution t, with F the symmetric root of sigma^2 <phi phi^T> of the layer below.
     neurons
         Whose weights they are.
     weights
@@ -104,11 +106,13 @@ class SampledProblem:
     Attributes
     ----------
     targets, noise, weight_variance
-        Y (P, m), N T, and sigma_2^2.
+        Y (P, m), N T, and sigma^2 of the weights between the layer below and this one.
     tolerance
         On the residual.
     seed
         Of the answers for new inputs.
+    fractions
+        Of codes, if any are imposed.
     """
 
     targets: Array
@@ -116,9 +120,11 @@ class SampledProblem:
     weight_variance: float
     tolerance: float
     seed: int
+    fractions: ImposedFractions | None = None
 
     def solve(self, law: NeuronLaw, neurons: DrawnNeurons) -> SampledReadout:
         """The minimum of S on the neurons for this factor, from the law's t as far as they reach."""
+        mixing = self._mixing(neurons)
         dual = SampleDual(
             law.activations(neurons.latent),
             neurons.drawn_at,
@@ -126,13 +132,34 @@ class SampledProblem:
             self.noise,
             law.readout_variance,
             least_ess=_LEAST_ESS,
+            mixing=mixing,
         )
         here = dual(law.field)
         if not np.isfinite(here.value):
             return SampledReadout(law, neurons, here.weights, np.inf, np.inf, self)
         found = minimise(dual, law.field, tolerance=self.tolerance, max_iterations=_N_NEWTON)
         action, weights = found.value + neurons.log_partition, dual(found.x).weights
-        return SampledReadout(evolve(law, field=found.x), neurons, weights, action, found.residual, self)
+        moved = self._imposed(evolve(law, field=found.x), neurons, mixing)
+        return SampledReadout(moved, neurons, weights, action, found.residual, self)
+
+    def _mixing(self, neurons: DrawnNeurons) -> Mixing | None:
+        if self.fractions is None:
+            return None
+        mixing = self.fractions.mixing(neurons.activations)
+        self.fractions.require(mixing, neurons.activations)
+        return mixing
+
+    def _imposed(self, law: NeuronLaw, neurons: DrawnNeurons, mixing: Mixing | None) -> NeuronLaw:
+        """Such that neurons drawn of it have the imposed shares of codes."""
+        if self.fractions is None or mixing is None:
+            return law
+        free = NeuronLaw(law.factor, law.field, law.readout_variance, law.nonlinearity)
+        log_weights = free.exponent(free.activations(neurons.latent)) - neurons.drawn_at
+        sizes = [logsumexp(log_weights[mixing.member == c]) for c in range(len(mixing.shares))]
+        offsets = np.log(mixing.shares) - np.array(sizes)
+        return ImposedLaw(
+            law.factor, law.field, law.readout_variance, law.nonlinearity, self.fractions, offsets
+        )
 
 
 class ReadoutParticles(ParticlesAbove[SampledReadout]):
@@ -156,6 +183,7 @@ class ReadoutParticles(ParticlesAbove[SampledReadout]):
             model.weight_variances[-1],
             settings.tolerance,
             int(seed.generate_state(1)[0]),
+            settings.code_fractions,
         )
         self.population: Population | None = None
 
@@ -174,8 +202,8 @@ class ReadoutParticles(ParticlesAbove[SampledReadout]):
         sample, self.population = run.sample, run.population
         law = evolve(run.law, field=sample.field)
         drawn_at = law.exponent(law.activations(sample.latent)) - np.log(sample.weights * len(sample.weights))
-        neurons = DrawnNeurons(law, sample.latent, drawn_at, sample.log_partition)
-        return self.problem.solve(law, neurons)
+        found = self.problem.solve(law, DrawnNeurons(law, sample.latent, drawn_at, sample.log_partition))
+        return found if self.problem.fractions is None else self.move(found)
 
     def move(self, near: SampledReadout, n_rounds: int = 1) -> SampledReadout:
         assert self.population is not None

@@ -12,21 +12,19 @@ from fltheory.model import Model
 def solve_general(model: Model, settings: Settings) -> MeanFieldSolution:
     """Solve the mean-field equations of hidden layers of bounded phi on any kernel.
 
-    Two layers by a lattice and EP, and by particles where that fails, unless the engine or fractions are
-    prescribed; more by particles.
+    Two layers by a lattice and EP, and by particles where that fails; more by particles.
 
     Raises
     ------
     ValueError
-        If only particles cover the depth, and something else is prescribed; or T = 0 and Y cannot be fitted.
+        If EP is prescribed for more layers, or T = 0 and Y cannot be fitted.
     ConvergenceError
         If no solution is found to the tolerance.
     """
-    is_prescribed = settings.method == "ep" or settings.code_fractions is not None
-    if model.n_hidden_layers > 2 and is_prescribed:
+    if model.n_hidden_layers > 2 and settings.method == "ep":
         raise ValueError(
-            "n_hidden_layers: expected at most 2 with method='ep' or code_fractions on inputs that are not "
-            f"orthogonal (without these, solve() covers any depth); got {model.n_hidden_layers}"
+            "method: expected 'auto' or 'particles' for more than two hidden layers on inputs that are not "
+            f"orthogonal, got 'ep' for {model.n_hidden_layers}"
         )
     if model.scaled_temperature == 0.0:
         prior = model.nonlinearity.gaussian_kernel(model.input_kernel)
@@ -36,6 +34,6 @@ def solve_general(model: Model, settings: Settings) -> MeanFieldSolution:
     try:
         return solve_lattice(model, settings)
     except ConvergenceError:
-        if is_prescribed:
+        if settings.method == "ep":
             raise
         return solve_deep_particles(model, settings)

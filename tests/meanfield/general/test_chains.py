@@ -14,7 +14,7 @@ PRIOR = flt.GaussianPrior(weight_variance=(1.0, 1.5, 0.7))
 IMAGES = flt.DeepNetworkPosterior(
     flt.Digits((0, 1), n_samples=24, n_test=10), flt.Sigmoid(), n_hidden_layers=3, width=100, temperature=5e-4
 )
-ORTHOGONAL = evolve(IMAGES, task=flt.OrthogonalClassification(24, (0.5, 0.5)), prior=PRIOR)
+ORTHOGONAL = evolve(IMAGES, task=flt.OrthogonalClassification(16, (0.5, 0.5)), prior=PRIOR)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,9 @@ def test_what_layers_send_down_is_the_derivative_of_their_action(monkeypatch):
     assert expected / 1.5 != pytest.approx(found, rel=0.06)
 
 
-@pytest.mark.parametrize("arguments", [{"method": "ep"}, {"code_fractions": {(1, 0): 1.0}}])
-def test_what_particles_do_not_do_is_refused_by_name(arguments):
-    with pytest.raises(ValueError, match="n_hidden_layers: expected at most 2"):
-        IMAGES.solve(**arguments)
+def test_another_engine_is_refused_by_name():
+    with pytest.raises(ValueError, match="method: expected 'auto' or 'particles'"):
+        IMAGES.solve(method="ep")
 
 
 def test_particles_that_do_not_settle_in_a_layer_above_say_so(monkeypatch):
@@ -121,6 +120,39 @@ def test_networks_on_images_tend_to_it(images):
         gaps.append([*kernels, field, rms(networks.predict(new).mean - images.predict(new).mean)])
     assert (np.array(gaps[1]) < [0.004, 0.004, 0.004, 0.02, 0.004]).all(), gaps
     assert (np.array(gaps[1]) < np.array(gaps[0])).all(), gaps
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_imposed_fractions_against_exact_integrals(few):
+    """The twin: without them."""
+    posterior = evolve(ORTHOGONAL, prior=flt.GaussianPrior())
+    fractions = {(1, 0): 0.36, (0, 1): 0.39, (1, 1): 0.25}
+    exact, free = posterior.solve(code_fractions=fractions), posterior.solve()
+    found = posterior.solve(method="particles", code_fractions=fractions)
+    assert {b.code: b.probability for b in found.branches} == pytest.approx(fractions, abs=1e-3)
+    assert found.free_energy == pytest.approx(exact.free_energy, abs=0.4)
+    for layer in (1, 2, 3):
+        assert distance(found.kernel(layer), exact.kernel(layer)) < 0.015
+    assert distance(found.kernel(3), exact.kernel(3)) < 0.003
+    assert distance(free.kernel(3), exact.kernel(3)) > 0.03
+    assert distance(found.dual_field, exact.dual_field) < 0.01 < distance(free.dual_field, exact.dual_field)
+    check_solution(found, tolerance=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_networks_with_frozen_codes_have_the_theory_at_their_shares(images):
+    fractions = {(1, 0): 0.41, (0, 1): 0.34, (1, 1): 0.25}
+    own = IMAGES.solve(code_fractions=fractions)
+    start = [[own.neurons(150, k, 10 * c + k) for k in (1, 2, 3)] for c in range(4)]
+    networks = IMAGES.at_width(150).sample(flt.HMC(), start=start, n_draws=60, n_warmup=60, thin=2)
+    shares = flt.code_fractions(networks)
+    theory = IMAGES.solve(code_fractions=shares, start=own)
+    assert rms(networks.kernel(3) - theory.kernel(3)) < 0.002
+    assert rms(networks.kernel(3) - images.kernel(3)) > 0.006
+    field = networks.dual_field_draws.mean((0, 1))
+    assert distance(field, theory.dual_field) < 0.01 < distance(field, images.dual_field)
 
 
 @pytest.mark.slow

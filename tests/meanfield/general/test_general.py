@@ -216,9 +216,7 @@ def test_a_variance_of_the_second_layer_is_taken_into_the_kernel(digits):
 @pytest.mark.parametrize(
     ("change", "arguments", "match"),
     [
-        ({"n_hidden_layers": 3}, {"method": "ep"}, "n_hidden_layers: expected at most 2"),
-        ({"n_hidden_layers": 3}, {"code_fractions": {(1, 0): 1.0}}, "n_hidden_layers: expected at most 2"),
-        ({}, {"method": "particles", "code_fractions": {(1, 0): 1.0}}, "code_fractions: expected None with"),
+        ({}, {"finite_width": True, "code_fractions": {(1, 0): 1.0}}, "code_fractions: expected None with"),
         ({}, {"code_fractions": {(0, 0): 1.0}}, r"code_fractions: .*got \[\(0, 0\)\]"),
     ],
 )
