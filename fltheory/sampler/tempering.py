@@ -60,11 +60,11 @@ class Tempering(Sampler):
     def step(self, target: Target, state: State, generator: torch.Generator) -> tuple[State, Info]:
         levels, inner = state.memory["levels"], self._inner(state)
         soft = self._softened(target, state)
-        inner, there = self._exchange(soft, inner, (0, 1), generator)
+        inner, there, before = self._exchange(soft, inner, (0, 1), generator)
         inner, info = self.sampler.step(soft, inner, generator)
-        inner, back = self._exchange(soft, inner, (1, 0), generator)
+        inner, back, after = self._exchange(soft, inner, (1, 0), generator)
         rates = (there + back) / 2  # (K - 1, C)
-        return self._outer(inner, levels, rates.mean(1)), _of_chains(info, rates)
+        return self._outer(inner, levels, rates.mean(1)), _of_chains(info, rates, before | after)
 
     def reminded(self, target: Target, state: State) -> State:
         inner = self.sampler.refresh(self._softened(target, state), self._inner(state))
@@ -89,10 +89,14 @@ class Tempering(Sampler):
 
     def _exchange(
         self, soft: Target, inner: State, parities: tuple[int, int], generator: torch.Generator
-    ) -> tuple[State, Tensor]:
-        """Exchanges of even (0) and odd (1) pairs, and the probability of each pair (K - 1, C)."""
+    ) -> tuple[State, Tensor, Tensor]:
+        """Exchanges of even (0) and odd (1) pairs.
+
+        With the probability of each pair, (K - 1, C), and whether any copies of a chain changed places, (C,).
+        """
         x, value = inner.position, inner.log_density
         rates = value.new_zeros(self.n_levels - 1, len(value) // self.n_levels)
+        any_swapped = torch.zeros_like(rates[0], dtype=torch.bool)
         for parity in parities:
             partner = self._partners(parity, len(value), x.device)
             other = soft.log_density(x[partner])
@@ -104,10 +108,12 @@ class Tempering(Sampler):
             uniform = torch.rand(rates.shape, generator=generator, dtype=x.dtype, device=x.device)
             swapped = torch.zeros_like(probability, dtype=torch.bool)
             swapped[pairs] = swapped[pairs + 1] = uniform[pairs] < probability[pairs]
+            any_swapped |= swapped.any(0)
             swapped = swapped.flatten()
             x = torch.where(swapped[:, None], x[partner], x)
             value = torch.where(swapped, other, value)
-        return self.sampler.refresh(soft, State(x, value, inner.gradient, inner.memory)), rates
+        moved = self.sampler.refresh(soft, State(x, value, inner.gradient, inner.memory))
+        return moved, rates, any_swapped
 
     def _partners(self, parity: int, n_rows: int, device: torch.device) -> Tensor:
         """The row of the copy that each copy may change places with: its own if none."""
@@ -141,10 +147,10 @@ class Tempering(Sampler):
         return State(inner.position[:n], inner.log_density[:n], inner.gradient[:n], memory)
 
 
-def _of_chains(inner: Info, rates: Tensor) -> Info:
+def _of_chains(inner: Info, rates: Tensor, swapped: Tensor) -> Info:
     """What the chains themselves did, the exchanges as the last part."""
     first = inner.first(rates.shape[1])
     none = torch.full_like(first.step_size, torch.nan)
-    exchanges = evolve(first, acceptance=rates.mean(0), accepted=rates.amax(0) > 0, step_size=none, parts=())
+    exchanges = evolve(first, acceptance=rates.mean(0), accepted=swapped, step_size=none, parts=())
     parts = (*(first.parts or (evolve(first, parts=()),)), exchanges)
     return evolve(first, parts=parts, inner=inner)

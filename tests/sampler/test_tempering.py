@@ -96,6 +96,16 @@ def test_warm_up_evens_the_rates_of_exchange():
     assert spread(150) < 0.6 * spread(0)
 
 
+def test_exchanges_that_happened_are_told_from_those_that_might_have():
+    """Two levels, one pair, tried twice a step: between p and 2 p of the chains, not all."""
+    _, infos, _ = draws(Tempering(HMC(n_leapfrog=4), n_levels=2), n_draws=3, n_chains=2000, n_warmup=100)
+    for info in infos:
+        exchanges = info.parts[-1]
+        rate, happened = float(exchanges.acceptance.mean()), float(exchanges.accepted.double().mean())
+        assert rate > 0.03
+        assert rate < happened < 2.0 * rate
+
+
 def test_all_copies_live_in_the_memory():
     sampler, target = Tempering(Alternate(HMC(n_leapfrog=2)), n_levels=3), TwoPeaks()
     _, infos, state = draws(sampler, n_draws=2, n_chains=2, n_warmup=3)
