@@ -150,8 +150,8 @@ def test_zero_temperature_is_refused_naming_the_rank_or_the_inputs() -> None:
 
 def test_what_the_theory_does_not_cover_is_refused_by_name() -> None:
     p = posterior(classification(0))
-    with pytest.raises(ValueError, match="n_hidden_layers: expected 1"):
-        evolve(p, n_hidden_layers=3).solve()
+    with pytest.raises(ValueError, match="task: expected orthogonal inputs"):
+        evolve(p, n_hidden_layers=3, nonlinearity=flt.ReLU()).solve()
     with pytest.raises(ValueError, match="finite_width: expected False for lazy"):
         evolve(p, readout_scaling="lazy").solve(finite_width=True)
 
