@@ -119,6 +119,7 @@ def always_exchange(sampler):
     def exchange(self, soft, inner, parities, generator):
         n_chains = len(inner.position) // 2
         swapped = State(inner.position.roll(n_chains, 0), inner.log_density, inner.gradient, inner.memory)
-        return self.sampler.refresh(soft, swapped), inner.position.new_ones(1, n_chains)
+        rates = inner.position.new_ones(1, n_chains)
+        return self.sampler.refresh(soft, swapped), rates, rates[0] > 0
 
     return Mutant(sampler, Tempering, "_exchange", exchange)

@@ -24,6 +24,7 @@ _OTHER = 1000  # what the seed of another set of points is more
 _STUCK = 0.01  # relative change of the residual in a round, from fresh points, that is none
 _UNFITTING = 3  # rounds that end at a solution of points that do not fit it
 _FAR, _ROUNDS_MERGED = 20.0, 3  # residual of the guess that all neurons are alike; its rounds
+_ALIKE = 0.05  # relative differences of a kernel between classes, up to which they are
 _MERGED = 0.01  # N T below which no neurons are alike, in units of where they begin to feel the targets
 # Other N T to begin with, where no guess leads to a solution: in units of the N T asked for, or, where that
 # is smaller, of this share of where neurons begin to feel the targets.
@@ -77,6 +78,8 @@ class DeepSearch:
             other = self._cold(max(noise, _COOL * self._hot) * factor)
             if other is not None and other.converged:
                 found = self._followed(other, noise)
+                if noise < _MERGED * self._hot and _are_alike(found.here):
+                    found = evolve(found, converged=False)  # followed to where another has a larger J
         if found is None or not found.converged:
             return found
         merged = self._merged(noise) if noise > _MERGED * self._hot else None
@@ -180,7 +183,8 @@ class DeepSearch:
             self.path.append(root.here.action)
             self.report(root.size)
             if root.converged and root.here.relative_ess > _FITTING:
-                return root
+                is_possible = root.here.action >= root.here.equations.least_action
+                return evolve(root, converged=is_possible)
             n_unfitting += root.converged
             is_stuck = abs(root.size - before) < _STUCK * before or n_unfitting == _UNFITTING
             if self._is_over or is_stuck:
@@ -216,6 +220,12 @@ class DeepSearch:
             draw(at.layer, state.equations, index, points.count, points.seed, at.points.modes)
             for index, at in enumerate(state.layers)
         )
+
+
+def _are_alike(state: DeepState) -> bool:
+    """Whether the kernel below the readout layer hardly tells several classes apart."""
+    blocks = state.equations.unpack(state.numbers)[0][-1].blocks
+    return len(blocks) > 1 and bool(np.ptp(blocks) < _ALIKE * np.abs(blocks).max())
 
 
 def _evaluate(numbers: Array, near: DeepState) -> DeepState | None:

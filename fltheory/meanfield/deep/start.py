@@ -16,7 +16,9 @@ from fltheory.numerics.validation import Array, Integers
 
 _N_RANDOM = 16  # random starts in the search for modes
 _SATURATION = 0.8  # share of phi's range between neurons that are and are not active
-_RADIUS = 1.5  # of a step in t on the same points
+_RADIUS = 1.5  # of a step in t on the same points,
+_BACK, _SHORTER, _LONGER = 0.7, 0.5, 1.5  # shorter where a step takes back as much of the one before
+_REACHED = 1e-2  # residual at which a step is a whole one
 _MOST_STEPS, _SETTLED = 30, 0.05  # such steps, and one that is the last
 _SINGULAR, _FITTED = 1e-6, 1e-3  # relative singular value that is zero; what may be missed of targets
 _MOST = 0.9  # share of codes in a kernel
@@ -132,15 +134,23 @@ def _kernels(equations: DeepEquations, shares: Sequence[float], codes: Array) ->
 
 
 def _converged(equations: DeepEquations, below: ClassBlocks, n_points: int, seed: int) -> tuple[Array, Layer]:
-    """The t that minimises S at a given K_{L-1}, from zero, with points drawn anew on the way."""
+    """The t that minimises S at a given K_{L-1}, from zero, with points drawn anew on the way.
+
+    With many inputs points of one t know little of others, and whole steps would go to and fro.
+    """
     readout, last = equations.readout, len(equations.weight_variances) - 1
     field, modes = np.zeros_like(equations.groups.targets), None
+    before, radius = field, _RADIUS
     for _ in range(_MOST_STEPS):
         points = draw(readout.layer(field, below), equations, last, n_points, seed, modes)
-        moved = readout.solve(field, below, points, 1e-6, _RADIUS).field
-        change, field, modes = np.abs(moved - field).max(), moved, points.modes
-        if change < _SETTLED:
+        found = readout.solve(field, below, points, 1e-6, radius)
+        step, field, modes = found.field - field, found.field, points.modes
+        change = float(np.abs(step).max())
+        if change < _SETTLED and found.residual < _REACHED:
             break
+        along = float((step * before).sum()) / max(float((before**2).sum()), _SINGULAR)
+        radius = _SHORTER * min(radius, change) if along < -_BACK else min(_LONGER * radius, _RADIUS)
+        before = step
     return field, readout.layer(field, below)
 
 

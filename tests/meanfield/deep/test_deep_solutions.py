@@ -163,3 +163,19 @@ def test_four_layers_and_three_classes():
     assert -warm.free_energy == pytest.approx(-159.23, abs=0.1)
     for theory in (cold, warm):
         assert {branch.code for branch in theory.branches[:3]} == {(1, 1, 0), (1, 0, 1), (0, 1, 1)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_hundreds_of_inputs(seed):
+    """Where points of one t know little of others. J grows like P, but for a part that grows more slowly."""
+    free = {p: orthogonal(p).solve(seed=seed).free_energy for p in (240, 480, 960)}
+    growth = (free[960] - free[480]) / (free[480] - free[240])
+    assert 1.9 < growth < 2.0
+
+
+@pytest.mark.slow
+def test_a_solution_that_is_not_the_best_is_not_given():
+    """Thousands of inputs: no guess leads there, and a way from high N T to neurons that are all alike."""
+    with pytest.raises(flt.ConvergenceError):
+        orthogonal(3840).solve()
