@@ -65,20 +65,6 @@ class DeepEquations:
         kernels = [symmetry.unpack(pair[0] / p, 1.0).nonnegative for pair in pairs]
         return kernels, [symmetry.unpack(pair[1], p).nonnegative for pair in pairs]
 
-    @cached_property
-    def least_action(self) -> float:
-        """What J is at least, by the kernels of the prior (law 16); nothing is known at imposed shares."""
-        if self.readout.fractions is not None:
-            return -np.inf
-        groups, n = self.groups, len(self.groups.counts)
-        covariance = np.diag(np.tile(groups.variances, 2))  # of two inputs of each class
-        for variance in (*self.weight_variances[1:], self.readout.readout_variance):
-            covariance = variance * self.readout.nonlinearity.gaussian_kernel(covariance)
-        between = covariance[:n, n:]
-        own = self.readout.noise + np.diagonal(covariance)[:n] - np.diagonal(between)
-        regression = np.linalg.solve(np.diag(own / groups.counts) + between, groups.targets)
-        return -0.5 * float((groups.targets * regression).sum())
-
     def pack(self, kernels: Sequence[ClassBlocks], conjugates: Sequence[ClassBlocks]) -> Array:
         """The unknown numbers."""
         symmetry, p = self.symmetry, self.n_inputs

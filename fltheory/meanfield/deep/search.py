@@ -183,8 +183,7 @@ class DeepSearch:
             self.path.append(root.here.action)
             self.report(root.size)
             if root.converged and root.here.relative_ess > _FITTING:
-                is_possible = root.here.action >= root.here.equations.least_action
-                return evolve(root, converged=is_possible)
+                return root
             n_unfitting += root.converged
             is_stuck = abs(root.size - before) < _STUCK * before or n_unfitting == _UNFITTING
             if self._is_over or is_stuck:
