@@ -125,7 +125,7 @@ def test_networks_on_images_tend_to_it(images):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_imposed_fractions_against_exact_integrals(few):
-    """On as many inputs as part the codes: neurons between two of them are cut off. The twin: without them."""
+    """On as many inputs as part the codes: neurons between them are cut off. The twin: without shares."""
     task = flt.OrthogonalClassification(24, (0.5, 0.5))
     posterior = evolve(ORTHOGONAL, task=task, prior=flt.GaussianPrior())
     fractions = {(1, 0): 0.36, (0, 1): 0.39, (1, 1): 0.25}
