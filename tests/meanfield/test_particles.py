@@ -185,7 +185,7 @@ def test_ten_classes() -> None:
     assert solution.residual < 1e-6
     assert 30 < len(solution.branches) < 400
     assert sum(b.probability for b in solution.branches) == pytest.approx(1.0)
-    assert sum(b.probability for b in solution.branches[:100]) > 0.95
+    assert sum(b.probability for b in solution.branches[:100]) > 0.9
 
 
 def test_a_solution_of_many_branches_is_shown_in_a_line():
