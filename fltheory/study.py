@@ -307,28 +307,29 @@ def _output_rows(theory: MeanFieldSolution, networks: PosteriorSamples) -> Itera
     for name, inputs, labels in (("training", None, task.labels), ("test", task.test_inputs, test_labels)):
         if name == "test" and inputs is None:
             continue
-        expected = theory.predict(inputs).mean
-        if networks.draws.weights:
-            draws = networks.mean_outputs(inputs)
-        else:
-            draws = networks.chain_averages("output", inputs=inputs)[:, None]
+        expected, draws = theory.predict(inputs).mean, _draws(networks, "output", inputs)
         for label, own in _own_class(task, labels):
             yield _row(f"{name} output, class {label}", float(own(expected)), own(draws))
         yield _distance_row(f"{name} output, rms gap", expected, draws)
 
 
 def _field_rows(theory: MeanFieldSolution, networks: PosteriorSamples) -> Iterator[Row]:
-    task, expected = networks.model.task, theory.dual_field
-    if networks.draws.weights:
-        draws = networks.dual_field_draws
-    else:
-        draws = networks.chain_averages("dual field")[:, None]
+    task, expected, draws = networks.model.task, theory.dual_field, _draws(networks, "dual field")
     for label, own in _own_class(task, task.labels):
         yield _row(f"dual field, class {label}", float(own(expected)), own(draws))
     found = networks.dual_field
     if np.ptp(expected) > 0 and np.ptp(found) > 0:
         correlation = float(np.corrcoef(expected.ravel(), found.ravel())[0, 1])
         yield Row("dual field, correlation", network=correlation)
+
+
+def _draws(networks: PosteriorSamples, quantity: str, inputs: Array | None = None) -> Array:
+    """In each network, (C, D, n, m), if that was kept; else the average of each chain, (C, 1, n, m)."""
+    if quantity == "dual field" and (networks.draws.weights or "dual_field" in networks.draws.traces):
+        return networks.dual_field_draws
+    if networks.draws.weights:
+        return networks.mean_outputs(inputs)
+    return networks.chain_averages(quantity, inputs=inputs)[:, None]
 
 
 def _own_class(task: Task, labels: Integers | None) -> Iterator[tuple[int, Callable[[Array], Array]]]:

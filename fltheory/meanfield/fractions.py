@@ -87,9 +87,11 @@ class Mixing:
 
     def log_sum(self, log_weights: Array) -> float:
         """log Z from the branches' log Z (B,): sum_c p_c log(Z_c / p_c)."""
-        groups = [log_weights[self.member == c] for c in range(len(self.shares))]
-        logs = np.array([logsumexp(group) for group in groups])
-        return float(self.shares @ (logs - np.log(self.shares)))
+        return float(self.shares @ (self.log_sizes(log_weights) - np.log(self.shares)))
+
+    def log_sizes(self, log_weights: Array) -> Array:
+        """log Z_c of each group, (k,)."""
+        return np.array([logsumexp(log_weights[self.member == c]) for c in range(len(self.shares))])
 
     def weights(self, log_weights: Array) -> Array:
         """Probabilities of the branches, (B,)."""

@@ -37,11 +37,6 @@ class DrawnNeurons:
         """phi in the law that they were drawn of, (n, P)."""
         return self.law.activations(self.latent)
 
-    def seen(self, law: LatentLaw) -> Array:
-        """phi in another law, (n, P)."""
-        same = law.factor is self.law.factor
-        return self.activations if same else law.activations(self.latent)
-
     def weights(self, exponents: Array) -> tuple[Array, float]:
         """For the law of these exponents (n,): weights that sum to 1, (n,), and log Z."""
         change = exponents - self.drawn_at

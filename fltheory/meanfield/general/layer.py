@@ -17,18 +17,24 @@ class HiddenState(ABC):
 
     Attributes
     ----------
-    factor
-        F (P, q) with K = F F^T of the layer below.
     conjugate
         Kt in its parts.
     log_partition
         log Z.
     """
 
-    factor: Array
-    nonlinearity: Nonlinearity
     conjugate: ConjugateKernel
     log_partition: float
+
+    @property
+    @abstractmethod
+    def factor(self) -> Array:
+        """F (P, q) with K = F F^T of the layer below."""
+
+    @property
+    @abstractmethod
+    def nonlinearity(self) -> Nonlinearity:
+        """phi."""
 
     @property
     @abstractmethod

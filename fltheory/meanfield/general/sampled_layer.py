@@ -31,41 +31,47 @@ class SampledState(HiddenState):
 
     Attributes
     ----------
-    neurons
-        Whose weights they are.
+    layer
+        Whose neurons they are.
     weights
         (n,), summing to 1.
     """
 
-    factor: Array
-    nonlinearity: Nonlinearity
+    layer: "SampledLayer"
     conjugate: ConjugateKernel
-    neurons: DrawnNeurons
     weights: Array
     log_partition: float
 
     @property
+    def factor(self) -> Array:
+        return self.layer.factor
+
+    @property
+    def nonlinearity(self) -> Nonlinearity:
+        return self.layer.nonlinearity
+
+    @property
+    def neurons(self) -> DrawnNeurons:
+        """Those of the layer."""
+        return self.layer.neurons
+
+    @property
     def law(self) -> HiddenLaw:
         """Of one neuron."""
-        return HiddenLaw(self.factor, self.conjugate.total, self.nonlinearity)
-
-    @cached_property
-    def activations(self) -> Array:
-        """phi(F g) of the neurons, (n, P)."""
-        return self.neurons.seen(self.law)
+        return self.layer.law(self.conjugate.total)
 
     @property
     def mean_activations(self) -> Array:
-        return np.asarray(self.weights @ self.activations)
+        return np.asarray(self.weights @ self.layer.activations)
 
     @cached_property
     def kernel(self) -> Array:
-        return _second_moment(self.activations, self.weights)
+        return _second_moment(self.layer.activations, self.weights)
 
     @cached_property
     def _centred(self) -> Array:
         """q = V^T phi phi^T V in coordinates, less its mean, (n, k)."""
-        q = _overlaps(self.activations, self.conjugate)
+        q = _overlaps(self.layer.activations, self.conjugate)
         return np.asarray(q - self.weights @ q)
 
     def response(self) -> Array:  # half the covariance of q
@@ -73,7 +79,7 @@ class SampledState(HiddenState):
 
     def kernel_directions(self) -> Array:
         shares = 0.5 * self.weights[:, None] * self._centred
-        return np.stack([_second_moment(self.activations, share) for share in shares.T])
+        return np.stack([_second_moment(self.layer.activations, share) for share in shares.T])
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:
         """Particles, of which one may come twice."""
@@ -108,9 +114,13 @@ class SampledLayer:
     @cached_property
     def activations(self) -> Array:
         """phi(F g) of the neurons, (n, P)."""
-        return self.neurons.seen(self._law(np.zeros((len(self.factor), len(self.factor)))))
+        drawn_of = self.neurons.law
+        same = self.factor is drawn_of.factor
+        law = self.law(drawn_of.conjugate)
+        return self.neurons.activations if same else law.activations(self.neurons.latent)
 
-    def _law(self, total: Array) -> HiddenLaw:
+    def law(self, total: Array) -> HiddenLaw:
+        """Of one neuron under a Kt (P, P)."""
         return HiddenLaw(self.factor, total, self.nonlinearity)
 
     def expect(self, residual: float) -> None:
@@ -118,9 +128,9 @@ class SampledLayer:
 
     def state(self, conjugate: ConjugateKernel) -> SampledState:
         """Under this Kt, by reweighting."""
-        exponents = self._law(conjugate.total).exponent(self.activations)
+        exponents = self.law(conjugate.total).exponent(self.activations)
         weights, log_partition = self.neurons.weights(exponents)
-        return SampledState(self.factor, self.nonlinearity, conjugate, self.neurons, weights, log_partition)
+        return SampledState(self, conjugate, weights, log_partition)
 
     def at_overlap(
         self, conjugate: ConjugateKernel, overlap: Array, *, tolerance: float, max_iterations: int
@@ -136,7 +146,7 @@ class SampledLayer:
     ) -> CoreSolution:
         """As near to this overlap as the particles reach with an effective share of at least ``least``."""
         target = coordinates(overlap)
-        rest = self._law(evolve(conjugate, core=np.zeros_like(conjugate.core)).total)
+        rest = self.law(evolve(conjugate, core=np.zeros_like(conjugate.core)).total)
         known = rest.exponent(self.activations) - self.neurons.drawn_at
         q = _overlaps(self.activations, conjugate)
 

@@ -4,7 +4,6 @@ from functools import cached_property
 
 import numpy as np
 from attrs import evolve, frozen
-from scipy.special import logsumexp
 
 from fltheory.errors import ConvergenceError
 from fltheory.meanfield.fractions import ImposedFractions, Mixing
@@ -14,7 +13,7 @@ from fltheory.meanfield.general.moving import ParticlesAbove, SampledLayers
 from fltheory.meanfield.law import ImposedLaw, NeuronLaw
 from fltheory.meanfield.particles import Particles
 from fltheory.meanfield.population import Population
-from fltheory.meanfield.sample_dual import SampleDual
+from fltheory.meanfield.sample_dual import SampleDual, exponent
 from fltheory.meanfield.sampled import SampledPosterior
 from fltheory.meanfield.settings import Settings
 from fltheory.model import Model
@@ -124,7 +123,6 @@ class SampledProblem:
 
     def solve(self, law: NeuronLaw, neurons: DrawnNeurons) -> SampledReadout:
         """The minimum of S on the neurons for this factor, from the law's t as far as they reach."""
-        mixing = self._mixing(neurons)
         dual = SampleDual(
             law.activations(neurons.latent),
             neurons.drawn_at,
@@ -132,14 +130,14 @@ class SampledProblem:
             self.noise,
             law.readout_variance,
             least_ess=_LEAST_ESS,
-            mixing=mixing,
+            mixing=self._mixing(neurons),
         )
         here = dual(law.field)
         if not np.isfinite(here.value):
             return SampledReadout(law, neurons, here.weights, np.inf, np.inf, self)
         found = minimise(dual, law.field, tolerance=self.tolerance, max_iterations=_N_NEWTON)
         action, weights = found.value + neurons.log_partition, dual(found.x).weights
-        moved = self._imposed(evolve(law, field=found.x), neurons, mixing)
+        moved = self._imposed(evolve(law, field=found.x), dual)
         return SampledReadout(moved, neurons, weights, action, found.residual, self)
 
     def _mixing(self, neurons: DrawnNeurons) -> Mixing | None:
@@ -149,14 +147,12 @@ class SampledProblem:
         self.fractions.require(mixing, neurons.activations)
         return mixing
 
-    def _imposed(self, law: NeuronLaw, neurons: DrawnNeurons, mixing: Mixing | None) -> NeuronLaw:
+    def _imposed(self, law: NeuronLaw, dual: SampleDual) -> NeuronLaw:
         """Such that neurons drawn of it have the imposed shares of codes."""
-        if self.fractions is None or mixing is None:
+        if self.fractions is None:
             return law
-        free = NeuronLaw(law.factor, law.field, law.readout_variance, law.nonlinearity)
-        log_weights = free.exponent(free.activations(neurons.latent)) - neurons.drawn_at
-        sizes = [logsumexp(log_weights[mixing.member == c]) for c in range(len(mixing.shares))]
-        offsets = np.log(mixing.shares) - np.array(sizes)
+        log_weights = exponent(dual.activations, law.field, law.readout_variance) - dual.drawn_at
+        offsets = np.log(dual.groups.shares) - dual.groups.log_sizes(log_weights)
         return ImposedLaw(
             law.factor, law.field, law.readout_variance, law.nonlinearity, self.fractions, offsets
         )
