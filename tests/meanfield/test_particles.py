@@ -179,13 +179,13 @@ def test_seeds_agree_where_each_code_has_many_forms() -> None:
 def test_ten_classes() -> None:
     """Dozens of codes of ten digits, without a list of 2^10."""
     p = flt.DeepNetworkPosterior(
-        flt.Digits(tuple(range(10)), 150), flt.Sigmoid(), width=1000, temperature=1e-4
+        flt.Digits(tuple(range(10)), 300), flt.Sigmoid(), width=1000, temperature=1e-4
     )
     solution = p.solve(method="particles")
     assert solution.residual < 1e-6
     assert 30 < len(solution.branches) < 400
     assert sum(b.probability for b in solution.branches) == pytest.approx(1.0)
-    assert sum(b.probability for b in solution.branches[:100]) > 0.9
+    assert sum(b.probability for b in solution.branches[:100]) > 0.95
 
 
 def test_a_solution_of_many_branches_is_shown_in_a_line():
